@@ -1,0 +1,118 @@
+// Package env is the one door to time, randomness, disk and network. Shells
+// take an Env; cores take none. Real is the only code of the project that may
+// call time.Now, os or net directly, so that a simulator can run whole nodes.
+//
+// It imports nothing of this module.
+package env
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+)
+
+// Env is the outside world as one node sees it. All fields are set.
+type Env struct {
+	Clock Clock
+	Rand  Rand
+	FS    FS
+	Net   Net
+	Log   *slog.Logger
+	// VFS names the SQLite VFS that database files are opened with; it must
+	// reach the same disk as FS. Empty means SQLite's default.
+	VFS string
+}
+
+// Clock tells and waits for time. Now carries a monotonic reading; wall time
+// is for people and logs only, never for a protocol decision.
+type Clock interface {
+	Now() time.Time
+	NewTimer(d time.Duration) Timer
+	AfterFunc(d time.Duration, f func()) Stopper
+	// Sleep waits for d or until ctx is done, and returns its cause.
+	Sleep(ctx context.Context, d time.Duration) error
+	// WithTimeout is context.WithTimeoutCause on this clock.
+	WithTimeout(ctx context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc)
+}
+
+// Timer fires once on C; Reset and Stop are as in package time since Go 1.23.
+type Timer interface {
+	C() <-chan time.Time
+	Reset(d time.Duration) bool
+	Stop() bool
+}
+
+// Stopper cancels an AfterFunc.
+type Stopper interface{ Stop() bool }
+
+// Rand is a source of randomness for ids and jitter. It is safe for
+// concurrent use.
+type Rand interface {
+	Uint64() uint64
+	// Read fills p; it never fails.
+	Read(p []byte) (int, error)
+}
+
+// FS is a disk. Names are ordinary paths. A change of a directory (create,
+// rename, remove) is durable only after SyncDir of that directory.
+type FS interface {
+	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
+	ReadFile(name string) ([]byte, error)
+	Remove(name string) error
+	RemoveAll(name string) error
+	Rename(from, to string) error
+	MkdirAll(name string, perm fs.FileMode) error
+	ReadDir(name string) ([]fs.DirEntry, error)
+	Stat(name string) (fs.FileInfo, error)
+	SyncDir(name string) error
+	// Free returns the bytes that may still be written below name.
+	Free(name string) (int64, error)
+}
+
+// File is an open file. Writes are durable after Sync, which flushes data and
+// size (fdatasync). After a failed Sync nothing is known about what was
+// written since the last one: stop, do not retry.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
+	// Allocate reserves room for [0, size) so that later writes inside it
+	// neither grow the file nor run out of space.
+	Allocate(size int64) error
+	Size() (int64, error)
+}
+
+// Net dials and listens for nodes and clients.
+type Net interface {
+	Listen(ctx context.Context, address string) (net.Listener, error)
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+// WriteFile writes a small file so that a crash leaves the old or the new
+// content: temporary file, sync, rename, sync of the directory.
+func WriteFile(f FS, dir, name string, data []byte) error {
+	tmp := dir + "/" + name + ".tmp"
+	h, err := f.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = h.WriteAt(data, 0); err == nil {
+		err = h.Sync()
+	}
+	if cerr := h.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Rename(tmp, dir+"/"+name); err != nil {
+		return err
+	}
+	return f.SyncDir(dir)
+}

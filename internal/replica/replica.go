@@ -1,0 +1,171 @@
+// Package replica is the contract that every replication model's replica
+// keeps towards the gateway: writes that are acknowledged as durably as asked,
+// interactive transactions, and reads at a known position.
+//
+// The implementations live below it (replica/leader). It holds types only.
+package replica
+
+import (
+	"context"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/session"
+)
+
+// Replica is one node's copy of one database. It is safe for concurrent use.
+type Replica interface {
+	// Write runs statements as one transaction of their own, in a group
+	// commit with others, and returns when the asked durability is reached.
+	// On a replica that does not lead: KindNotLeader, outcome NotDone, with
+	// the leader if it is known, or KindNoLeader.
+	Write(ctx context.Context, r WriteRequest) (*WriteResult, error)
+
+	// BeginWrite takes the writer for an interactive transaction, in turn.
+	// While it is held no other write runs; idle and total timeouts of the
+	// policy bound that. KindConflict when r.Snapshot is given and the
+	// database has moved on.
+	BeginWrite(ctx context.Context, r BeginRequest) (WriteTx, error)
+
+	// BeginRead opens a snapshot that holds at least r.AtLeast, waiting up to
+	// r.Wait for it (KindStale after that, or when r.MaxAge is exceeded).
+	BeginRead(ctx context.Context, r ReadRequest) (ReadTx, error)
+
+	// Describe compiles one statement without running it.
+	Describe(ctx context.Context, sql string) (*session.Description, error)
+
+	// Lineage says whether p lies in this replica's history (true also for
+	// positions it has not reached yet in its current epoch). A token whose
+	// position does not has seen writes that a failover dropped.
+	Lineage(p base.Position) bool
+
+	Status() Status
+}
+
+// Statement is SQL with parameters ?1, ?2, ...
+type Statement struct {
+	SQL  string
+	Args []base.Value
+}
+
+// WriteRequest is one autocommit transaction.
+type WriteRequest struct {
+	Statements []Statement
+	Durability base.Durability // zero: the policy's
+	// Guard is what the user may do; enforced by the authorizer.
+	Guard Guard
+	// MaxResultBytes bounds what RETURNING may give back; 0 means 64 MiB.
+	MaxResultBytes int
+}
+
+// Guard is what a statement's author may do in this database.
+type Guard uint8
+
+// The guards, in rising order.
+const (
+	GuardRead Guard = iota
+	GuardWrite
+	GuardAdmin
+)
+
+// WriteResult is the outcome of the last statement of a WriteRequest.
+type WriteResult struct {
+	Columns []session.Column
+	Rows    [][]base.Value
+	Result  session.Result
+}
+
+// BeginRequest opens an interactive write transaction.
+type BeginRequest struct {
+	Snapshot *base.Position // what the session has already read at; nil: nothing yet
+	Guard    Guard
+}
+
+// WriteTx owns the writer until Commit or Rollback. It is used by one
+// goroutine; when a timeout takes the writer back every method returns
+// KindTimeout with outcome NotDone.
+type WriteTx interface {
+	// Query runs one statement, SAVEPOINT, RELEASE and ROLLBACK TO included.
+	// A failing statement is undone alone; the transaction lives on, unless
+	// Alive says otherwise.
+	Query(ctx context.Context, s Statement) (session.Rows, error)
+	Alive() bool
+	Commit(ctx context.Context, d base.Durability) (session.Result, error)
+	Rollback() error
+}
+
+// ReadRequest says what a read asks of a replica.
+type ReadRequest struct {
+	AtLeast base.Position
+	// Linearizable asks for the leader with a live lease: everything that was
+	// acknowledged before this call is seen.
+	Linearizable bool
+	// MaxAge refuses a replica that last heard from its leader, or is behind
+	// it, by more than this. 0: any age.
+	MaxAge time.Duration
+	// Wait bounds the wait for AtLeast. 0 means DefaultReadWait.
+	Wait  time.Duration
+	Guard Guard
+}
+
+// DefaultReadWait is how long a read waits for a replica to catch up.
+const DefaultReadWait = 2 * time.Second
+
+// ReadTx is a snapshot. It is used by one goroutine.
+type ReadTx interface {
+	Position() base.Position
+	// Age of the snapshot: how long ago the replica was last known to be level
+	// with the leader; 0 on the leader.
+	Age() time.Duration
+	// Query runs a statement that only reads. Rows are handed out at once but
+	// the end of the result (Next returning false without error) is held back
+	// until the snapshot's position is safe by the policy.
+	Query(ctx context.Context, s Statement) (session.Rows, error)
+	Close() error
+}
+
+// Role of a replica.
+type Role string
+
+// The roles.
+const (
+	RoleLeader   Role = "leader"
+	RoleFollower Role = "follower"
+	RoleCopying  Role = "copying" // fetching a snapshot
+	RoleStopped  Role = "stopped" // failed; see Status.Error
+	RoleStarting Role = "starting"
+)
+
+// Status of one replica, for people and metrics.
+type Status struct {
+	Role      Role          `json:"role"`
+	Epoch     base.Epoch    `json:"epoch"`
+	Leader    base.NodeID   `json:"-"`
+	LeaseLive bool          `json:"lease_live"`
+	Appended  base.Position `json:"appended"`
+	Flushed   base.Seq      `json:"flushed"`
+	Safe      base.Seq      `json:"safe"`
+	Applied   base.Position `json:"applied"`
+	LogStart  base.Seq      `json:"log_start"`
+	LogBytes  int64         `json:"log_bytes"`
+	FileBytes int64         `json:"file_bytes"`
+	Age       time.Duration `json:"age_ns"`
+	Degraded  bool          `json:"degraded"`
+	Copied    int64         `json:"copied_bytes"`
+	CopyTotal int64         `json:"copy_total_bytes"`
+	Orphans   int64         `json:"orphans"`
+	Error     string        `json:"error,omitempty"`
+	Path      string        `json:"path"`
+	Followers []Follower    `json:"followers,omitempty"`
+}
+
+// Follower as its leader sees it.
+type Follower struct {
+	Node     base.NodeID   `json:"-"`
+	Attached bool          `json:"attached"`
+	Received base.Seq      `json:"received"`
+	Flushed  base.Seq      `json:"flushed"`
+	Applied  base.Seq      `json:"applied"`
+	LagBytes int64         `json:"lag_bytes"`
+	Lag      time.Duration `json:"lag_ns"`
+}

@@ -1,0 +1,86 @@
+// Package transport carries messages, streams and files between nodes.
+//
+// It knows nodes by id, authenticates them (mTLS: the certificate names
+// cluster and node), bounds every queue and gives every call a deadline. It
+// does not know what it carries. The network half is gRPC with raw bytes;
+// package transport/mem is its in-memory twin.
+package transport
+
+import (
+	"context"
+	"io"
+
+	"github.com/skeindb/skein/internal/base"
+)
+
+// Transport is one node's view of its peers. It is safe for concurrent use.
+type Transport interface {
+	Self() base.NodeID
+
+	// SetPeer tells where a node is reached; an empty address forgets it.
+	SetPeer(id base.NodeID, address string)
+
+	// SendControl sends a small message (at most 1 MiB), best effort and in
+	// order. It never blocks: when the peer's queue is full or the peer is
+	// unreachable the message is dropped. Duplicates do not occur.
+	SendControl(to base.NodeID, msg []byte)
+	// HandleControl sets the receiver of control messages. It must return
+	// quickly: it runs on the connection's reader.
+	HandleControl(func(from base.NodeID, msg []byte))
+
+	// Call makes one request. ctx must have a deadline. When the peer answered
+	// with an error, that *base.Error comes back with its kind, outcome and
+	// hint; when the request was certainly never delivered the error is
+	// KindUnavailable with outcome NotDone; when it may have been, outcome is
+	// Indeterminate.
+	Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error)
+	HandleCall(method string, h func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error))
+
+	// OpenStream opens a bidirectional stream of messages to a service of a
+	// peer; header is the first thing the service sees. The stream lives until
+	// ctx is done or either side ends it.
+	OpenStream(ctx context.Context, to base.NodeID, service string, header []byte) (Stream, error)
+	// HandleStream serves a service; the stream ends when h returns, and its
+	// error reaches the opener's Recv as a *base.Error.
+	HandleStream(service string, h func(ctx context.Context, from base.NodeID, header []byte, s Stream) error)
+
+	// FetchFile reads a file that a peer serves, from an offset; it returns
+	// the file's whole size. HandleFile maps a name to an open file.
+	FetchFile(ctx context.Context, from base.NodeID, name string, offset int64) (body io.ReadCloser, size int64, err error)
+	HandleFile(prefix string, open func(ctx context.Context, from base.NodeID, name string) (ReadAtCloser, int64, error))
+
+	// OnReach sets a function that is told how a peer can be reached, whenever
+	// that changes. It must return quickly.
+	OnReach(func(peer base.NodeID, r Reach))
+
+	// Close ends all streams and waits for handlers to return.
+	Close() error
+}
+
+// Stream is an ordered, reliable sequence of messages (each at most 16 MiB).
+// One goroutine may send while another receives. A received slice is the
+// receiver's to keep.
+type Stream interface {
+	Send(msg []byte) error
+	Recv() ([]byte, error)
+	// CloseSend tells the peer that nothing more comes; its Recv returns io.EOF.
+	CloseSend() error
+}
+
+// ReadAtCloser is an open file to serve.
+type ReadAtCloser interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// Reach is what is known of the way to a peer.
+type Reach string
+
+// The ways. Refused means that the peer's machine answered and nothing listens
+// there: its process is gone. Lost means a connection broke or a dial failed
+// in any other way.
+const (
+	Reached Reach = "reached"
+	Refused Reach = "refused"
+	Lost    Reach = "lost"
+)
