@@ -1,0 +1,421 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/ext/fts5"
+	"github.com/ncruces/go-sqlite3/ext/regexp"
+	"github.com/ncruces/go-sqlite3/ext/rtree"
+
+	"github.com/skeindb/skein/internal/base"
+)
+
+// Role is what a connection is for; it decides the engine's settings.
+type Role uint8
+
+// The roles.
+const (
+	// RoleWriter runs clients' statements on a leader: triggers and foreign
+	// keys are on, the engine is defensive.
+	RoleWriter Role = iota
+	// RoleReader runs clients' queries; it cannot write.
+	RoleReader
+	// RoleApplier writes rows as another replica has written them: triggers,
+	// foreign keys and CHECKs are off, since their effects arrive as rows, and
+	// shadow tables and sqlite_sequence may be written.
+	RoleApplier
+	// RoleTool is for our own work: catalog, snapshots, checks.
+	RoleTool
+)
+
+// ConnOptions configure a connection. The zero value is a writer with
+// defaults.
+type ConnOptions struct {
+	// VFS names the engine's file system; "" is the operating system's.
+	VFS string
+	// Role of the connection.
+	Role Role
+	// StatementCache is how many idle prepared statements are kept. 256.
+	StatementCache int
+	// CacheKiB bounds the page cache. 2048.
+	CacheKiB int
+	// TempInMemory keeps sorts and materialised queries in memory; otherwise
+	// large ones go to temporary files of the VFS.
+	TempInMemory bool
+	// BusyTimeout is how long to wait for a lock of the file. 5 s.
+	BusyTimeout time.Duration
+	// Limits on statements.
+	Limits Limits
+
+	create bool // make the file if there is none
+	bare   bool // without extensions and guard: for checkpoints only
+}
+
+// Defaults of ConnOptions.
+const (
+	DefaultStatementCache = 256
+	DefaultCacheKiB       = 2048
+	DefaultBusyTimeout    = 5 * time.Second
+)
+
+func (o ConnOptions) withDefaults() ConnOptions {
+	if o.StatementCache == 0 {
+		o.StatementCache = DefaultStatementCache
+	}
+	if o.CacheKiB == 0 {
+		o.CacheKiB = DefaultCacheKiB
+	}
+	if o.BusyTimeout == 0 {
+		o.BusyTimeout = DefaultBusyTimeout
+	}
+	o.Limits = o.Limits.withDefaults()
+	return o
+}
+
+func (o ConnOptions) validate() error {
+	if o.StatementCache < 0 || o.CacheKiB < 0 || o.BusyTimeout < 0 {
+		return base.Errorf(base.KindInvalid, "connection options: sizes and times must not be negative")
+	}
+	if o.Role > RoleTool {
+		return base.Errorf(base.KindInvalid, "connection options: unknown role %d", o.Role)
+	}
+	return o.Limits.validate()
+}
+
+// Conn is a connection. It is used by one goroutine at a time.
+type Conn struct {
+	raw       *sqlite3.Conn
+	role      Role
+	limits    Limits
+	guard     Guard       // of the statements prepared next
+	enforced  Guard       // what the authorizer answers by now
+	found     *findings   // filled by the authorizer while a client's or our statement compiles
+	denied    *base.Error // why the authorizer last refused
+	cache     statementCache
+	inUse     int // statements handed out
+	interrupt context.Context
+	broken    error // set by a panic of the engine; the connection is only closed then
+
+	schemaChanged bool   // the open transaction holds a schema change
+	onSchema      func() // called after a schema change has been committed
+}
+
+// OpenConn opens a connection to an existing file, or as a writer or applier
+// also to a new one. It does not set what is stored in the file, such as the
+// journal mode; OpenDatabase does.
+func OpenConn(ctx context.Context, path string, o ConnOptions) (*Conn, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	o.create = o.create || o.Role == RoleWriter || o.Role == RoleApplier
+	limited := sqlite3.WithMaxMemory(ctx, int64(o.Limits.MemoryMiB)<<20)
+	raw, err := sqlite3.OpenContext(limited, fileURI(path, o))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, mapError(err, ctx))
+	}
+	c := &Conn{raw: raw, role: o.Role, limits: o.Limits, cache: newStatementCache(o.StatementCache), interrupt: context.Background()}
+	if err := c.configure(o); err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("open %s: %w", path, mapError(err, ctx))
+	}
+	return c, nil
+}
+
+func fileURI(path string, o ConnOptions) string {
+	escaped := (&url.URL{Path: path}).EscapedPath()
+	if strings.HasPrefix(escaped, "//") {
+		escaped = "//" + escaped
+	}
+	mode := "rw"
+	if o.create {
+		mode = "rwc"
+	}
+	uri := "file:" + escaped + "?mode=" + mode
+	if o.VFS != "" {
+		uri += "&vfs=" + url.QueryEscape(o.VFS)
+	}
+	return uri
+}
+
+// configure sets everything explicitly, since defaults differ between builds
+// of the engine.
+func (c *Conn) configure(o ConnOptions) error {
+	if err := c.raw.BusyTimeout(o.BusyTimeout); err != nil {
+		return err
+	}
+	if !o.bare {
+		for _, register := range []func(*sqlite3.Conn) error{fts5.Register, rtree.Register, regexp.Register} {
+			if err := register(c.raw); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.switches(); err != nil {
+		return err
+	}
+	if err := c.raw.Exec(pragmas(o)); err != nil {
+		return err
+	}
+	o.Limits.apply(c.raw)
+	if o.Role == RoleReader {
+		c.guard = GuardRead
+	}
+	return c.raw.SetAuthorizer(c.authorize)
+}
+
+func (c *Conn) switches() error {
+	applier := c.role == RoleApplier
+	for _, s := range []struct {
+		op sqlite3.DBConfig
+		on bool
+	}{
+		{sqlite3.DBCONFIG_DEFENSIVE, !applier},
+		{sqlite3.DBCONFIG_ENABLE_TRIGGER, !applier},
+		{sqlite3.DBCONFIG_ENABLE_FKEY, c.role == RoleWriter || c.role == RoleReader},
+		{sqlite3.DBCONFIG_ENABLE_VIEW, true},
+		{sqlite3.DBCONFIG_TRUSTED_SCHEMA, false},
+		{sqlite3.DBCONFIG_WRITABLE_SCHEMA, false},
+		{sqlite3.DBCONFIG_ENABLE_LOAD_EXTENSION, false},
+		{sqlite3.DBCONFIG_ENABLE_FTS3_TOKENIZER, false},
+		{sqlite3.DBCONFIG_DQS_DML, false},
+		{sqlite3.DBCONFIG_DQS_DDL, false},
+		{sqlite3.DBCONFIG_LEGACY_ALTER_TABLE, false},
+		{sqlite3.DBCONFIG_LEGACY_FILE_FORMAT, false},
+		{sqlite3.DBCONFIG_ENABLE_QPSG, false},
+		{sqlite3.DBCONFIG_REVERSE_SCANORDER, false},
+	} {
+		if got, err := c.raw.Config(s.op, s.on); err != nil || got != s.on {
+			return base.Errorf(base.KindInternal, "engine setting %d: got %v, want %v (%v)", s.op, got, s.on, err)
+		}
+	}
+	return nil
+}
+
+func pragmas(o ConnOptions) string {
+	p := fmt.Sprintf("PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=%d;"+
+		"PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA recursive_triggers=OFF; PRAGMA case_sensitive_like=OFF;", o.CacheKiB, journalSizeLimit)
+	if o.TempInMemory {
+		p += "PRAGMA temp_store=MEMORY;"
+	}
+	switch o.Role {
+	case RoleReader:
+		p += "PRAGMA query_only=ON;"
+	case RoleApplier:
+		p += "PRAGMA ignore_check_constraints=ON;"
+	}
+	return p
+}
+
+// journalSizeLimit is what is left of the -wal when a checkpoint has reset it.
+const journalSizeLimit = 16 << 20
+
+// authorize answers the engine's authorizer, always under the guard that the
+// running or compiling statement was prepared with.
+func (c *Conn) authorize(code sqlite3.AuthorizerActionCode, third, forth, schema, inner string) sqlite3.AuthorizerReturnCode {
+	a := action{code: code, third: third, forth: forth, schema: schema, inner: inner}
+	if c.found != nil {
+		c.found.note(a)
+	}
+	if err := c.enforced.check(a); err != nil {
+		if c.denied == nil {
+			c.denied = err
+		}
+		return sqlite3.AUTH_DENY
+	}
+	return sqlite3.AUTH_OK
+}
+
+// SetGuard sets the guard of the statements prepared next. Readers start with
+// GuardRead, the others with GuardOwn.
+func (c *Conn) SetGuard(g Guard) { c.guard = g }
+
+// SetInterrupt makes the end of ctx interrupt the statements that run; nil
+// clears it. The error's kind follows the context's cause.
+func (c *Conn) SetInterrupt(ctx context.Context) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	c.interrupt = ctx
+	c.raw.SetInterrupt(ctx)
+}
+
+// fail maps an error, preferring the guard's own words.
+func (c *Conn) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	if d := c.denied; d != nil {
+		c.denied = nil
+		return d
+	}
+	return mapError(err, c.interrupt)
+}
+
+// usable refuses a connection that the engine has panicked on.
+func (c *Conn) usable() error {
+	if c.broken != nil {
+		return &base.Error{Kind: base.KindUnavailable, Message: "the connection is broken by an earlier error", Err: c.broken}
+	}
+	return nil
+}
+
+// Broken says that the connection can only be closed.
+func (c *Conn) Broken() bool { return c.broken != nil }
+
+// Exec runs our own SQL, of any number of statements, without cache or guard.
+func (c *Conn) Exec(sql string) (err error) {
+	if err := c.usable(); err != nil {
+		return err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = c.recovered(r)
+		}
+	}()
+	c.enforced, c.denied = GuardOwn, nil
+	c.schemaChanged = true // it may be; announcing too much costs a cache only
+	err = c.fail(c.raw.Exec(sql))
+	c.announceSchema()
+	return err
+}
+
+// announceSchema reports a schema change once it is committed.
+func (c *Conn) announceSchema() {
+	if !c.schemaChanged || c.InTransaction() {
+		return
+	}
+	c.schemaChanged = false
+	if c.onSchema != nil {
+		c.onSchema()
+	}
+}
+
+// Begin starts a transaction that takes its locks when it needs them.
+func (c *Conn) Begin() error { return c.run("BEGIN") }
+
+// BeginImmediate starts a transaction that may write.
+func (c *Conn) BeginImmediate() error { return c.run("BEGIN IMMEDIATE") }
+
+// Commit commits. After an error ask InTransaction whether it is still open.
+func (c *Conn) Commit() error { return c.run("COMMIT") }
+
+// Rollback undoes the open transaction, also when the connection has been
+// interrupted; without a transaction it does nothing.
+func (c *Conn) Rollback() error {
+	if c.broken != nil || !c.InTransaction() {
+		return nil
+	}
+	old := c.raw.SetInterrupt(context.Background())
+	defer c.raw.SetInterrupt(old)
+	return c.run("ROLLBACK")
+}
+
+// run runs one statement of ours from the cache.
+func (c *Conn) run(sql string) error {
+	s, err := c.prepare(sql, GuardOwn)
+	if err != nil {
+		return err
+	}
+	err = s.Run()
+	s.Close()
+	return err
+}
+
+// integer runs a query of ours that returns one integer.
+func (c *Conn) integer(sql string) (int64, error) {
+	s, err := c.prepare(sql, GuardOwn)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	row, err := s.Step()
+	if err != nil {
+		return 0, err
+	}
+	if !row {
+		return 0, base.Errorf(base.KindInternal, "%s: no row", sql)
+	}
+	return s.Column(0).Int, nil
+}
+
+// InTransaction says that a transaction is open.
+func (c *Conn) InTransaction() bool { return !c.raw.GetAutocommit() }
+
+// Changes returns the rows changed by the last INSERT, UPDATE or DELETE,
+// triggers and foreign key actions not counted.
+func (c *Conn) Changes() int64 { return c.raw.Changes() }
+
+// TotalChanges returns the rows changed since the connection was opened,
+// triggers and foreign key actions counted.
+func (c *Conn) TotalChanges() int64 { return c.raw.TotalChanges() }
+
+// LastInsertRowID returns the rowid of the last insert.
+func (c *Conn) LastInsertRowID() int64 { return c.raw.LastInsertRowID() }
+
+// SchemaVersion returns the counter that every schema change raises.
+func (c *Conn) SchemaVersion() (int64, error) { return c.integer("PRAGMA schema_version") }
+
+// DataVersion returns a number that changes when another connection has
+// committed.
+func (c *Conn) DataVersion() (int64, error) { return c.integer("PRAGMA data_version") }
+
+// CheckpointMode says how far a checkpoint goes.
+type CheckpointMode uint8
+
+// The checkpoint modes.
+const (
+	// CheckpointPassive copies what it can without waiting for anyone.
+	CheckpointPassive CheckpointMode = iota
+	// CheckpointFull waits for the writer, then copies everything.
+	CheckpointFull
+	// CheckpointRestart also waits for readers, so that the -wal starts anew.
+	CheckpointRestart
+	// CheckpointTruncate also cuts the -wal to nothing.
+	CheckpointTruncate
+)
+
+// Checkpoint copies the -wal into the database file. It returns the frames in
+// the -wal and how many of them are copied.
+func (c *Conn) Checkpoint(mode CheckpointMode) (logFrames, checkpointed int, err error) {
+	if err := c.usable(); err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = c.recovered(r)
+		}
+	}()
+	logFrames, checkpointed, err = c.raw.WALCheckpoint("main", sqlite3.CheckpointMode(mode))
+	return logFrames, checkpointed, c.fail(err)
+}
+
+// Close closes the connection; an open transaction is rolled back. Statements
+// still in use are lost.
+func (c *Conn) Close() (err error) {
+	if c == nil || c.raw == nil {
+		return nil
+	}
+	raw := c.raw
+	defer func() {
+		c.raw = nil
+		if r := recover(); r != nil {
+			err = c.recovered(r)
+		}
+	}()
+	raw.SetInterrupt(context.Background())
+	c.cache.clear()
+	var open []*sqlite3.Stmt
+	for s := range raw.Stmts() {
+		open = append(open, s)
+	}
+	for _, s := range open {
+		_ = s.Close() // it repeats the error that the statement has failed with
+	}
+	return mapError(raw.Close(), nil)
+}
