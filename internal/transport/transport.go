@@ -13,7 +13,25 @@ import (
 	"github.com/skeindb/skein/internal/base"
 )
 
+// The bounds of what is carried. What is longer is refused with KindTooLarge
+// before any of it is sent.
+const (
+	MaxControlMessage = 1 << 20
+	MaxMessage        = 16 << 20 // requests, replies, headers and stream messages
+	MaxName           = 255      // methods, services and file names
+)
+
+// Bootstrapper is the half of a transport that a joining node needs: it knows
+// where a member listens but not who that is.
+type Bootstrapper interface {
+	// CallAddress is Transport.Call to whichever node of the cluster listens
+	// at address, and says which one answered. The receiver's handler sees
+	// the caller's id although it may never have heard of it.
+	CallAddress(ctx context.Context, address, method string, request []byte) (from base.NodeID, reply []byte, err error)
+}
+
 // Transport is one node's view of its peers. It is safe for concurrent use.
+// Slices passed to it are the caller's again when the method returns.
 type Transport interface {
 	Self() base.NodeID
 

@@ -1,0 +1,144 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// addressed is the first message of a call or stream: the method or service
+// that it is for, and the request or header.
+type addressed struct {
+	name string
+	body []byte
+}
+
+// appendTo writes a length byte, the name and the body.
+func (a addressed) appendTo(b []byte) []byte {
+	b = append(b, byte(len(a.name)))
+	b = append(b, a.name...)
+	return append(b, a.body...)
+}
+
+func (a addressed) validate(op string) error {
+	if a.name == "" || len(a.name) > transport.MaxName {
+		return base.Errorf(base.KindInvalid, "%s: a name has 1 to %d bytes, %q has %d", op, transport.MaxName, a.name, len(a.name))
+	}
+	return checkSize(op, len(a.body), transport.MaxMessage)
+}
+
+func checkSize(op string, size, limit int) error {
+	if size > limit {
+		return base.Errorf(base.KindTooLarge, "%s: a message of %d bytes is over the limit of %d", op, size, limit)
+	}
+	return nil
+}
+
+var errAddressed = errors.New("the first message names no method or service")
+
+func decodeAddressed(b []byte) (addressed, error) {
+	if len(b) < 1 || b[0] == 0 || len(b) < 1+int(b[0]) {
+		return addressed{}, errAddressed
+	}
+	end := 1 + int(b[0])
+	return addressed{name: string(b[1:end]), body: b[end:]}, nil
+}
+
+// codec hands bytes to gRPC as they are. It copies what is sent, since gRPC
+// may read it after the send has returned.
+type codec struct{}
+
+func (codec) Name() string { return "skein" }
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	pool := mem.DefaultBufferPool()
+	switch m := v.(type) {
+	case []byte:
+		return mem.BufferSlice{mem.Copy(m, pool)}, nil
+	case addressed:
+		buffer := pool.Get(1 + len(m.name) + len(m.body))
+		m.appendTo((*buffer)[:0])
+		return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
+	case framed:
+		buffer := pool.Get(1 + len(m.body))
+		(*buffer)[0] = byte(m.kind)
+		copy((*buffer)[1:], m.body)
+		return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
+	}
+	return nil, fmt.Errorf("message of type %T", v)
+}
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	p, ok := v.(*[]byte)
+	if !ok {
+		return fmt.Errorf("message of type %T", v)
+	}
+	*p = data.Materialize()
+	return nil
+}
+
+// failure is an error on the wire.
+type failure struct {
+	Version  int    `json:"v"`
+	Kind     string `json:"kind"`
+	Op       string `json:"op,omitempty"`
+	Message  string `json:"message,omitempty"`
+	Outcome  string `json:"outcome,omitempty"`
+	Hint     string `json:"hint,omitempty"`
+	SQLState string `json:"sqlstate,omitempty"`
+	Leader   string `json:"leader,omitempty"`
+}
+
+// maxFailureText bounds each text of an error on the wire, since they travel
+// in a header.
+const maxFailureText = 2 << 10
+
+func encodeFailure(err error) []byte {
+	e := transport.Answer(err)
+	f := failure{
+		Version: 1, Kind: string(e.Kind), Op: cut(e.Op), Message: cut(e.Message),
+		Outcome: string(e.Outcome), Hint: cut(e.Hint), SQLState: cut(e.SQLState),
+	}
+	if e.Leader != 0 {
+		f.Leader = e.Leader.String()
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		return nil // Strings always encode.
+	}
+	return b
+}
+
+func cut(s string) string { return s[:min(len(s), maxFailureText)] }
+
+var errFailure = errors.New("not an error of a node")
+
+// decodeFailure reads what encodeFailure wrote, of this or a later version: a
+// later one only adds fields. An outcome that is not known counts as
+// indeterminate.
+func decodeFailure(b []byte) (*base.Error, error) {
+	var f failure
+	if err := json.Unmarshal(b, &f); err != nil || f.Version < 1 || f.Kind == "" {
+		return nil, errFailure
+	}
+	e := &base.Error{Kind: base.Kind(f.Kind), Op: f.Op, Message: f.Message, Outcome: base.Outcome(f.Outcome),
+		Hint: f.Hint, SQLState: f.SQLState}
+	switch e.Outcome {
+	case base.NotDone, base.Done:
+	default:
+		e.Outcome = base.Indeterminate
+	}
+	if f.Leader != "" {
+		leader, err := base.ParseNodeID(f.Leader)
+		if err != nil {
+			return nil, errFailure
+		}
+		e.Leader = leader
+	}
+	return e, nil
+}

@@ -1,0 +1,201 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/pki"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// channel is one TCP connection to a peer that has said hello. It never
+// reconnects: once gone is closed it is of no use.
+type channel struct {
+	peer base.NodeID
+	rpc  *grpc.ClientConn
+	conn *clientConn
+	gone <-chan struct{}
+}
+
+func (c *channel) close() {
+	c.conn.Close()
+	_ = c.rpc.Close() // It fails only when it is closed already.
+}
+
+func (c *channel) isGone() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// clientConn tells when gRPC, or anybody, has closed it, and remembers why.
+type clientConn struct {
+	net.Conn          // TLS, or the raw connection
+	raw      net.Conn // closed directly: closing TLS may wait for a stuck peer
+	gone     chan struct{}
+	once     sync.Once
+	failure  atomic.Pointer[error] // the first failure of Read
+}
+
+func (c *clientConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.failure.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+func (c *clientConn) Close() error {
+	err := c.raw.Close()
+	c.once.Do(func() { close(c.gone) })
+	return err
+}
+
+// connect makes a connection that is ready for a protocol, verified by TLS
+// unless the transport is insecure. want zero accepts any node of the cluster.
+// The node at the other end is returned as its certificate names it, zero
+// without TLS.
+func (t *Transport) connect(ctx context.Context, address string, want base.NodeID, protocol string) (*clientConn, base.NodeID, error) {
+	raw, err := t.env.Net.Dial(ctx, address)
+	if err != nil {
+		return nil, 0, err
+	}
+	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{})}
+	id := t.identity.Load()
+	if id == nil {
+		return conn, 0, nil
+	}
+	secure := tls.Client(raw, id.TLSConfig(t.env.Clock.Now, want, protocol))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, 0, fmt.Errorf("TLS handshake with %s: %w", address, err)
+	}
+	conn.Conn = secure
+	node, err := pki.PeerOf(secure.ConnectionState())
+	if err != nil {
+		raw.Close()
+		return nil, 0, err
+	}
+	return conn, node, nil
+}
+
+// dial connects to a peer and says hello.
+func (t *Transport) dial(ctx context.Context, address string, want base.NodeID, c class) (*channel, error) {
+	ctx, cancel := t.env.Clock.WithTimeout(ctx, dialTimeout, errDialTimeout)
+	defer cancel()
+	if err := t.mayDial(); err != nil {
+		return nil, err
+	}
+	conn, certified, err := t.connect(ctx, address, want, protocolRPC)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	rpc, err := newClientConn(conn, c)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("set up connection to %s: %w", address, err)
+	}
+	ch := &channel{rpc: rpc, conn: conn, gone: conn.gone}
+	if ch.peer, err = t.sayHello(ctx, ch, c, want, certified); err != nil {
+		ch.close()
+		return nil, causeOf(ctx, err)
+	}
+	return ch, nil
+}
+
+var errDialTimeout = errors.New("no connection in time")
+
+func causeOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// mayDial spares a peer a connection that it could only refuse.
+func (t *Transport) mayDial() error {
+	if id := t.identity.Load(); id != nil {
+		return id.Check(t.env.Clock.Now())
+	}
+	return nil
+}
+
+func newClientConn(conn *clientConn, c class) (*grpc.ClientConn, error) {
+	var used atomic.Bool
+	dialOnce := func(context.Context, string) (net.Conn, error) {
+		if used.Swap(true) {
+			return nil, net.ErrClosed
+		}
+		return conn, nil
+	}
+	window, connWindow := int32(streamWindow), int32(connectionWindow)
+	if c != classStream {
+		window /= 4
+	}
+	return grpc.NewClient("passthrough:///peer",
+		grpc.WithContextDialer(dialOnce),
+		grpc.WithTransportCredentials(handedOver{}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}),
+			grpc.MaxCallRecvMsgSize(transport.MaxMessage+envelope), grpc.MaxCallSendMsgSize(transport.MaxMessage+envelope)),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(connWindow),
+		grpc.WithWriteBufferSize(bufferSize), grpc.WithReadBufferSize(bufferSize),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
+		grpc.WithMaxHeaderListSize(64<<10),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(), grpc.WithIdleTimeout(0),
+	)
+}
+
+// sayHello is the first request on a connection; it returns who answered.
+func (t *Transport) sayHello(ctx context.Context, ch *channel, c class, want, certified base.NodeID) (base.NodeID, error) {
+	greeting := t.newHello(c, want)
+	var reply []byte
+	if err := ch.rpc.Invoke(ctx, methodHello, greeting.encode(), &reply); err != nil {
+		if e, ok := answered(err); ok {
+			return 0, e
+		}
+		return 0, ch.conn.explain(err)
+	}
+	h, err := decodeHello(reply)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.self().expect(h, want, certified); err != nil {
+		return 0, err
+	}
+	return h.from, nil
+}
+
+// explain finds out whether the peer has refused our certificate: in TLS 1.3
+// that shows only when the first answer is read.
+func (c *clientConn) explain(err error) error {
+	p := c.failure.Load()
+	if p == nil {
+		return err
+	}
+	if op, ok := errors.AsType[*net.OpError](*p); ok && op.Op == "remote error" {
+		return base.Errorf(base.KindWrongCluster, "the peer refused this node's certificate: %w", *p).
+			WithHint("both nodes' certificates must come from one authority, and both clocks must be right")
+	}
+	return *p
+}
+
+// reachOf says what the failure of a dial tells about the peer.
+func reachOf(err error) transport.Reach {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return transport.Refused
+	}
+	return transport.Lost
+}

@@ -1,0 +1,203 @@
+package wire
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// link is the connection of one class to one peer. It is made when it is first
+// needed, and again when it is needed after it broke.
+type link struct {
+	peer  *peer
+	class class
+
+	mu      sync.Mutex // guards what follows
+	channel *channel   // nil or live
+	attempt *attempt   // nil or in progress
+	failure error      // of the last attempt; stands until retryAt
+	retryAt time.Time
+	pauses  backoff
+}
+
+// attempt is one dial that everybody who needs the link waits for.
+type attempt struct {
+	done    chan struct{}
+	channel *channel // set before done is closed
+	err     error
+}
+
+// get returns the live connection, and makes one if there is none. When an
+// attempt has failed a moment ago, that failure is returned at once.
+func (l *link) get(ctx context.Context) (*channel, error) {
+	l.mu.Lock()
+	if l.channel != nil && !l.channel.isGone() {
+		defer l.mu.Unlock()
+		return l.channel, nil
+	}
+	if l.attempt == nil {
+		if l.failure != nil && l.peer.t.env.Clock.Now().Before(l.retryAt) {
+			defer l.mu.Unlock()
+			return nil, l.failure
+		}
+		l.attempt = &attempt{done: make(chan struct{})}
+		if a := l.attempt; !l.begin(a) {
+			l.attempt = nil
+			l.mu.Unlock()
+			return nil, errNotRunning
+		}
+	}
+	a := l.attempt
+	l.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.channel, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (l *link) begin(a *attempt) bool {
+	return l.peer.t.spawn(func() {
+		p := l.peer
+		a.channel, a.err = p.t.dial(p.ctx, p.address, p.id, l.class)
+		if a.err != nil {
+			p.failed(a.err)
+		}
+		l.finish(a)
+		close(a.done)
+		if a.err == nil {
+			l.watch(a.channel)
+		}
+	})
+}
+
+func (l *link) finish(a *attempt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.attempt, l.channel, l.failure = nil, a.channel, a.err
+	if a.err == nil {
+		l.pauses.reset()
+		return
+	}
+	l.pauses.random = l.peer.t.env.Rand
+	l.retryAt = l.peer.t.env.Clock.Now().Add(l.pauses.next())
+}
+
+// watch frees a connection when it is gone or no longer wanted.
+func (l *link) watch(ch *channel) {
+	select {
+	case <-ch.gone:
+	case <-l.peer.ctx.Done():
+	}
+	ch.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.channel == ch {
+		l.channel = nil
+	}
+}
+
+// forgive lets the next use dial at once.
+func (l *link) forgive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure = nil
+	l.pauses.reset()
+}
+
+// reachLink returns a live connection of a class to a node. Its error says
+// that nothing was delivered.
+func (t *Transport) reachLink(ctx context.Context, op string, to base.NodeID, c class) (*channel, error) {
+	if t.ctx.Err() != nil {
+		return nil, transport.NotDelivered(op, to, errClosed)
+	}
+	p := t.peer(to)
+	if p == nil {
+		return nil, transport.NotDelivered(op, to, base.Errorf(base.KindUnavailable, "its address is not known"))
+	}
+	ch, err := p.links[c].get(ctx)
+	if err != nil {
+		return nil, transport.NotDelivered(op, to, err)
+	}
+	return ch, nil
+}
+
+// Call implements transport.Transport.
+func (t *Transport) Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error) {
+	op, a, err := prepareCall(ctx, method, request)
+	if err != nil {
+		return nil, err
+	}
+	ch, err := t.reachLink(ctx, op, to, classCall)
+	if err != nil {
+		return nil, err
+	}
+	return ch.call(ctx, op, a)
+}
+
+func prepareCall(ctx context.Context, method string, request []byte) (op string, a addressed, err error) {
+	op, a = "call "+method, addressed{name: method, body: request}
+	if _, ok := ctx.Deadline(); !ok {
+		return op, a, base.Errorf(base.KindInvalid, "%s: has no deadline", op)
+	}
+	return op, a, a.validate(op)
+}
+
+func (c *channel) call(ctx context.Context, op string, a addressed) ([]byte, error) {
+	var reply []byte
+	if err := c.rpc.Invoke(ctx, methodCall, a, &reply); err != nil {
+		return nil, fromStatus(ctx, op, c.peer, err)
+	}
+	return reply, nil
+}
+
+// CallAddress implements transport.Bootstrapper.
+func (t *Transport) CallAddress(ctx context.Context, address, method string, request []byte) (base.NodeID, []byte, error) {
+	op, a, err := prepareCall(ctx, method, request)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
+	ch, err := t.dial(ctx, address, 0, classBootstrap)
+	if err != nil {
+		e := transport.NotDelivered(op, 0, err)
+		e.Message = "no node can be reached at " + address + ": " + err.Error()
+		return 0, nil, e
+	}
+	defer ch.close()
+	reply, err := ch.call(ctx, op, a)
+	return ch.peer, reply, err
+}
+
+// OpenStream implements transport.Transport.
+func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service string, header []byte) (transport.Stream, error) {
+	op, a := "open stream "+service, addressed{name: service, body: header}
+	if err := a.validate(op); err != nil {
+		return nil, err
+	}
+	c := classStream
+	if t.session[service] {
+		c = classCall
+	}
+	ch, err := t.reachLink(ctx, op, to, c)
+	if err != nil {
+		return nil, err
+	}
+	desc := &grpc.StreamDesc{StreamName: "Stream", ClientStreams: true, ServerStreams: true}
+	s, err := ch.rpc.NewStream(ctx, desc, methodStream)
+	if err == nil {
+		err = s.SendMsg(a)
+	}
+	if err != nil {
+		return nil, fromStatus(ctx, op, to, err)
+	}
+	return &openedStream{ctx: ctx, stream: s, to: to, service: service}, nil
+}

@@ -1,0 +1,128 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// framed is a stream message after the first: a byte that says what it is,
+// then its body.
+type framed struct {
+	kind frameKind
+	body []byte
+}
+
+type frameKind byte
+
+const (
+	frameMessage frameKind = 0
+	frameEnd     frameKind = 1 // the side that serves sends nothing more
+)
+
+// received takes a frame apart; io.EOF is the end.
+func received(frame []byte) ([]byte, error) {
+	if len(frame) == 0 {
+		return nil, base.Errorf(base.KindInvalid, "the peer sent an empty frame")
+	}
+	switch frameKind(frame[0]) {
+	case frameMessage:
+		return frame[1:], nil
+	case frameEnd:
+		return nil, io.EOF
+	}
+	return nil, base.Errorf(base.KindInvalid, "the peer sent a frame of kind %d", frame[0])
+}
+
+// servedStream is the end of a stream that a handler holds.
+type servedStream struct {
+	stream  grpc.ServerStream
+	from    base.NodeID
+	service string
+	ended   bool // CloseSend was called; only the sending goroutine uses it
+}
+
+func (s *servedStream) Send(msg []byte) error {
+	if s.ended {
+		return base.Errorf(base.KindInvalid, "send %s: the stream's sending side is closed", s.service)
+	}
+	if err := checkSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
+		return err
+	}
+	return s.gone(s.stream.SendMsg(framed{frameMessage, msg}))
+}
+
+func (s *servedStream) Recv() ([]byte, error) {
+	var frame []byte
+	if err := s.stream.RecvMsg(&frame); errors.Is(err, io.EOF) {
+		return nil, io.EOF
+	} else if err != nil {
+		return nil, s.gone(err)
+	}
+	return received(frame)
+}
+
+func (s *servedStream) CloseSend() error {
+	if s.ended {
+		return nil
+	}
+	s.ended = true
+	return s.gone(s.stream.SendMsg(framed{kind: frameEnd}))
+}
+
+// gone explains a failure: gRPC ends the stream's context alike when the
+// opener has canceled and when the connection broke.
+func (s *servedStream) gone(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &base.Error{Kind: base.KindCanceled, Op: s.service, Outcome: base.Indeterminate,
+		Message: "node " + s.from.String() + " has left the stream", Err: err}
+}
+
+// openedStream is the end of a stream that its opener holds.
+type openedStream struct {
+	ctx     context.Context // the opener's
+	stream  grpc.ClientStream
+	to      base.NodeID
+	service string
+	ended   bool // frameEnd has come; only the receiving goroutine uses it
+}
+
+func (s *openedStream) Send(msg []byte) error {
+	if err := checkSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
+		return err
+	}
+	err := s.stream.SendMsg(framed{frameMessage, msg})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		// The peer has ended the stream; Recv says why.
+		return &base.Error{Kind: base.KindUnavailable, Op: "send " + s.service, Outcome: base.Indeterminate,
+			Message: "node " + s.to.String() + " has ended the stream"}
+	}
+	return fromStatus(s.ctx, "send "+s.service, s.to, err)
+}
+
+func (s *openedStream) Recv() ([]byte, error) {
+	if s.ended {
+		return nil, io.EOF
+	}
+	var frame []byte
+	if err := s.stream.RecvMsg(&frame); errors.Is(err, io.EOF) {
+		return nil, io.EOF
+	} else if err != nil {
+		return nil, fromStatus(s.ctx, "receive "+s.service, s.to, err)
+	}
+	msg, err := received(frame)
+	s.ended = errors.Is(err, io.EOF)
+	return msg, err
+}
+
+func (s *openedStream) CloseSend() error { return s.stream.CloseSend() }
