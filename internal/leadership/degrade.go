@@ -39,12 +39,6 @@ func (l *Leader) tickCounting(now Instant, out []Effect) []Effect {
 	if l.joining.active {
 		return l.tickJoining(now, out)
 	}
-	if l.safe < l.cfg.Opening {
-		// Nothing was acknowledged at this epoch yet, but older writes were,
-		// under the recorded counting; it stays until they are known safe,
-		// unless it cannot be satisfied, when degrade below decides.
-		return l.tickDegrade(now, out)
-	}
 	if to := l.target(now); l.better(to) {
 		return l.begin(now, to, out)
 	}
@@ -149,12 +143,12 @@ func (l *Leader) better(c Counting) bool {
 func (l *Leader) tickDegrade(now Instant, out []Effect) []Effect {
 	after := l.cfg.Policy.DegradeAfter
 	if after > 0 && l.shortage.short && (l.waited(now) || now.Sub(l.shortage.since) >= after) {
-		if to := l.target(now); !to.Same(l.cfg.Counting) && len(to.Replicas) < len(l.cfg.Counting.Replicas) && l.safeUnder(to) >= l.safe {
+		if to := l.target(now); !to.Same(l.cfg.Counting) && l.safeUnder(to) >= l.safe {
 			return l.begin(now, to, out)
 		}
 		return out
 	}
-	if !l.want.Same(l.cfg.Counting) && l.stricter() && !l.shortage.short {
+	if !l.want.Same(l.cfg.Counting) && l.stricter() && !l.tried.Same(l.want) {
 		return l.begin(now, l.want, out)
 	}
 	return out
@@ -171,10 +165,8 @@ func (l *Leader) begin(now Instant, to Counting, out []Effect) []Effect {
 	return l.tickJoining(now, out)
 }
 
-// tickJoining proposes the new counting once all that was ever declared safe
-// satisfies it. The opening entry must be among that, unless followers are
-// missing, when the leader's own log is what older writes are known by: it
-// was elected with all of them, and is a member of the new counting.
+// tickJoining proposes the new counting once it is ready, and again until it
+// is decided; or drops one that does not get ready.
 func (l *Leader) tickJoining(now Instant, out []Effect) []Effect {
 	j := &l.joining
 	switch {
@@ -184,26 +176,28 @@ func (l *Leader) tickJoining(now Instant, out []Effect) []Effect {
 		j.proposed, j.again = true, now.Add(l.cfg.Lease/2)
 		return append(out, Effect{Kind: ProposeCounting, Counting: j.to})
 	case l.giveUp(now):
+		l.tried = j.to
 		l.joining = joining{}
-		l.shortage.since = now
 	}
 	return out
 }
 
 // ready says that to holds for all that was ever acknowledged in this
-// database: all of it is at or below the opening entry or declared safe here.
+// database: that lies below the opening entry, or was declared safe here.
 func (l *Leader) ready(to Counting) bool {
 	return l.safeUnder(to) >= max(l.safe, l.cfg.Opening)
 }
 
-// giveUp says that a change that is not proposed yet should be dropped.
+// giveUp says that a change that is not proposed yet should be dropped. One
+// that an operator asked for blocks, as the policy says, for as long as a
+// missing follower may.
 func (l *Leader) giveUp(now Instant) bool {
 	j := l.joining
 	if j.to.Same(l.want) && l.stricter() {
 		after := l.cfg.Policy.DegradeAfter
 		return after > 0 && now.Sub(j.since) >= after
 	}
-	return now.Sub(j.since) >= l.cfg.Lease || !j.to.Same(l.want) && j.to.Same(l.cfg.Counting)
+	return now.Sub(j.since) >= l.cfg.Lease
 }
 
 // Status of a leader, for people.

@@ -62,7 +62,7 @@ func (l *Leader) tickHandover(now Instant, out []Effect) []Effect {
 	}
 	f := l.follower(h.target)
 	if h.drained && f != nil && f.flushed >= h.last && l.flushed >= h.last && l.safe >= h.last && h.last >= l.cfg.Opening && l.LeaseLive(now) {
-		l.stopped = true
+		l.stopped, l.released = true, h.last
 		l.handover = handover{}
 		return append(out, Effect{Kind: Released, Final: h.last, Target: h.target})
 	}

@@ -48,7 +48,9 @@ type Leader struct {
 	fenced    base.Epoch  // the later epoch that stopped it, if one did
 
 	joining  joining
+	tried    Counting // a change that was dropped; not begun again unless it can be satisfied
 	handover handover
+	released base.Seq // the end of this epoch, once it is released
 	shortage shortage
 	stall    stall
 }
@@ -112,8 +114,11 @@ func (l *Leader) Reconfigure(now Instant, cfg Config) bool {
 	if len(cfg.Counting.Replicas) == 0 || cfg.Counting.Revision < l.cfg.Counting.Revision {
 		cfg.Counting = l.cfg.Counting
 	}
-	decided := cfg.Counting.Revision > l.cfg.Counting.Revision
+	decided, before := cfg.Counting.Revision > l.cfg.Counting.Revision, l.want
 	l.configure(cfg)
+	if !before.Same(l.want) {
+		l.tried = Counting{}
+	}
 	if decided {
 		l.joining = joining{}
 		l.shortage.since = now
@@ -320,6 +325,16 @@ func (l *Leader) leaseUnder(c Counting) Instant {
 
 // LeaseLive says whether LeaseUntil lies ahead.
 func (l *Leader) LeaseLive(now Instant) bool { return !l.stopped && now < l.LeaseUntil() }
+
+// Acknowledge says whether a write that ends at seq may be acknowledged now at
+// a durability (zero: the policy's). After a release everything up to its end
+// may still be: the next leader has it.
+func (l *Leader) Acknowledge(now Instant, seq base.Seq, d base.Durability) bool {
+	if l.stopped {
+		return seq <= l.released
+	}
+	return l.Reached(d) >= seq && l.LeaseLive(now)
+}
 
 // Depose stops this leader when a later epoch is promised or recorded. It
 // reports whether the leader is stopped.
