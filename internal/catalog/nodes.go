@@ -116,11 +116,12 @@ func (d *draft) insertNode(n Node) {
 	d.nodes = slices.Insert(d.nodes, at, n)
 }
 
-// maxNodeID keeps clear of the ids that the consensus library uses itself.
-const maxNodeID = math.MaxUint64 - 16
+// MaxNodeID is the highest id that a node may have; it keeps clear of those that
+// the consensus library uses itself.
+const MaxNodeID = math.MaxUint64 - 16
 
 func (d *draft) checkNode(n Node) *base.Error {
-	if n.ID == 0 || n.ID > maxNodeID {
+	if n.ID == 0 || n.ID > MaxNodeID {
 		return base.Errorf(base.KindInvalid, "node id %s is not allowed", n.ID)
 	}
 	if n.Name == "" || n.PeerAddress == "" {
