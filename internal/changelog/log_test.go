@@ -1,0 +1,437 @@
+package changelog_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/env/crashfs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAppendReadReopen(t *testing.T) {
+	for _, cache := range []int{-1, 8 << 10, 1 << 20} {
+		t.Run(fmt.Sprintf("cache %d", cache), func(t *testing.T) {
+			d, o := newDisk(t), options()
+			o.TailCacheBytes = cache
+			l, r := open(t, d, o)
+			if !r.Created || l.End() != (base.Position{}) || l.Start() != 1 {
+				t.Fatalf("new log: %+v, ends at %v", r, l.End())
+			}
+			m := &model{}
+			for i := range 60 {
+				m.add(appendBatch(t, l, base.Epoch(1+i/20), 1+i%5, 50*i))
+			}
+			if l.Flushed() == l.End().Seq {
+				t.Fatal("durable without a sync")
+			}
+			m.floor = sync_(t, l)
+			must(t, m.holds(t, l))
+			must(t, l.Verify(t.Context()))
+			must(t, l.Close())
+			l, r = open(t, d, o)
+			if r.Rewritten || r.TornBytes != 0 || r.Created {
+				t.Fatalf("after a clean close: %+v", r)
+			}
+			must(t, m.holds(t, l))
+			if l.Flushed() != l.End().Seq {
+				t.Fatalf("flushed %d of %v after open", l.Flushed(), l.End())
+			}
+			must(t, l.Close())
+		})
+	}
+}
+
+func TestReadEdges(t *testing.T) {
+	for _, cache := range []int{-1, 1 << 20} {
+		o := options()
+		o.TailCacheBytes = cache
+		l, _ := open(t, newDisk(t), o)
+		_, _, _, err := l.ReadFrom(1, 100, nil)
+		mustBe(t, err, changelog.ErrEnd)
+		appendBatch(t, l, 1, 10, 100) // covers 1 to 11, the first two in one entry
+		appendBatch(t, l, 1, 1, 9000)
+		_, _, _, err = l.ReadFrom(2, 100, nil)
+		mustBe(t, err, changelog.ErrNotEntry)
+		_, _, _, err = l.ReadFrom(14, 100, nil)
+		mustBe(t, err, changelog.ErrEnd)
+		frames, first, last, err := l.ReadFrom(12, 1, nil)
+		if err != nil || first != 12 || last != 13 || len(frames) < 9000 {
+			t.Fatalf("an entry over maxBytes: %d to %d, %v", first, last, err)
+		}
+		_, first, last, err = l.ReadFrom(5, 300, nil)
+		if err != nil || first != 5 || last != 6 {
+			t.Fatalf("two of many: %d to %d, %v", first, last, err)
+		}
+		must(t, l.Close())
+		_, _, _, err = l.ReadFrom(1, 100, nil)
+		mustBe(t, err, changelog.ErrClosed)
+	}
+}
+
+func TestAppendRefusesWhatDoesNotFollow(t *testing.T) {
+	l, _ := open(t, newDisk(t), options())
+	defer l.Close()
+	appendBatch(t, l, 3, 2, 10) // 1 to 3
+	good, _ := batchOf(3, 4, 2, 10)
+	older, _ := batchOf(2, 4, 2, 10)
+	mustBe(t, l.Append(good, 5, 6, 3), changelog.ErrNotNext)
+	mustBe(t, l.Append(good, 4, 7, 3), changelog.ErrNotNext)
+	mustBe(t, l.Append(good, 4, 6, 4), changelog.ErrNotNext)
+	mustBe(t, l.Append(good[:len(good)-1], 4, 6, 3), changelog.ErrNotNext)
+	mustBe(t, l.Append(nil, 4, 3, 3), changelog.ErrNotNext)
+	mustBe(t, l.Append(older, 4, 6, 2), changelog.ErrNotNext)
+	if l.End() != (base.Position{Epoch: 3, Seq: 3}) {
+		t.Fatalf("ends at %v", l.End())
+	}
+	must(t, l.Append(good, 4, 6, 3))
+}
+
+// TestEpochsInOneAppend is what a follower does that was shipped the end of
+// one epoch and the start of the next in one message.
+func TestEpochsInOneAppend(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	one, last := batchOf(1, 1, 3, 10)
+	two, last := batchOf(2, last+1, 2, 10)
+	four, last := batchOf(4, last+1, 1, 10)
+	all := bytes.Join([][]byte{one, two, four}, nil)
+	must(t, l.Append(all, 1, last, 4))
+	m := &model{floor: last}
+	m.add(all)
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+	l, _ = open(t, d, options())
+	must(t, m.holds(t, l))
+	if l.EpochAt(4) != 1 || l.EpochAt(5) != 2 || l.EpochAt(7) != 2 || l.EpochAt(8) != 4 || l.EpochAt(10) != 0 {
+		t.Fatalf("epochs start at %v", l.EpochStarts())
+	}
+	must(t, l.Close())
+}
+
+func TestLargeBatchGetsALargeSegment(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	m := &model{}
+	m.add(appendBatch(t, l, 1, 2, 100))
+	m.add(appendBatch(t, l, 1, 3, 300<<10)) // spans index points, entries over the read window
+	m.add(appendBatch(t, l, 1, 2, 100))
+	m.floor = sync_(t, l)
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+	l, _ = open(t, d, options())
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+}
+
+func TestTrim(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	m := &model{}
+	for range 40 {
+		m.add(appendBatch(t, l, 1, 4, 1000))
+	}
+	m.floor = sync_(t, l)
+	size, files := l.Bytes(), len(d.Files())
+	must(t, l.Trim(100))
+	if start := l.Start(); start <= 1 || start > 100 {
+		t.Fatalf("starts at %d", start)
+	}
+	_, _, _, err := l.ReadFrom(1, 100, nil)
+	mustBe(t, err, changelog.ErrTrimmed)
+	if l.Bytes() >= size || len(d.Files()) >= files {
+		t.Fatalf("%d of %d bytes, %d of %d files are left", l.Bytes(), size, len(d.Files()), files)
+	}
+	must(t, m.holds(t, l))
+	must(t, l.Trim(1<<40))
+	if n := len(l.Segments()); n != 1 {
+		t.Fatalf("%d segments are left", n)
+	}
+	must(t, m.holds(t, l))
+	for range 20 { // in recycled files
+		m.add(appendBatch(t, l, 2, 4, 1000))
+	}
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+	l, _ = open(t, d, options())
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+}
+
+func TestTruncateAfter(t *testing.T) {
+	for _, to := range []base.Seq{0, 2, 5, 7, 30, 99, 195, 200} {
+		d := newDisk(t)
+		l, _ := open(t, d, options())
+		m := &model{}
+		for i := range 40 {
+			m.add(appendBatch(t, l, base.Epoch(1+i/10), 4, 1000)) // 5 seqs each
+		}
+		sync_(t, l)
+		must(t, l.TruncateAfter(to))
+		m.cut(to)
+		m.floor = to
+		must(t, m.holds(t, l))
+		if l.Flushed() != to {
+			t.Fatalf("flushed %d after a cut to %d", l.Flushed(), to)
+		}
+		for range 9 {
+			m.add(appendBatch(t, l, 9, 3, 500))
+		}
+		m.floor = sync_(t, l)
+		must(t, m.holds(t, l))
+		d.Crash(uint64(to))
+		l, _ = open(t, d, options())
+		must(t, m.holds(t, l))
+		must(t, l.Close())
+	}
+}
+
+func TestTruncateEdges(t *testing.T) {
+	l, _ := open(t, newDisk(t), options())
+	defer l.Close()
+	for range 30 {
+		appendBatch(t, l, 1, 4, 1000)
+	}
+	must(t, l.Trim(60))
+	mustBe(t, l.TruncateAfter(l.Start()-2), changelog.ErrTrimmed)
+	mustBe(t, l.TruncateAfter(101), changelog.ErrNotEntry)
+	must(t, l.TruncateAfter(l.Start()-1))
+	if got := l.End(); got != (base.Position{Epoch: 1, Seq: l.Start() - 1}) {
+		t.Fatalf("ends at %v, starts at %d", got, l.Start())
+	}
+	must(t, l.TruncateAfter(1000))
+}
+
+func TestReset(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	for range 30 {
+		appendBatch(t, l, 1, 4, 1000)
+	}
+	pos := base.Position{Epoch: 8, Seq: 5000}
+	if err := l.Reset(pos, nil); base.KindOf(err) != base.KindInvalid {
+		t.Fatalf("reset without epochs: %v", err)
+	}
+	starts := []changelog.EpochStart{{Epoch: 1, First: 1}, {Epoch: 8, First: 4000}}
+	must(t, l.Reset(pos, starts))
+	m := &model{before: pos, old: starts, floor: pos.Seq}
+	must(t, m.holds(t, l))
+	if len(d.Files()) > 2 || l.Start() != 5001 || l.Flushed() != 5000 || l.EpochAt(4500) != 8 || l.EpochAt(3999) != 1 {
+		t.Fatalf("files %v, start %d, flushed %d", d.Files(), l.Start(), l.Flushed())
+	}
+	m.add(appendBatch(t, l, 8, 4, 100))
+	m.add(appendBatch(t, l, 9, 4, 100))
+	m.floor = sync_(t, l)
+	d.Crash(3)
+	l, _ = open(t, d, options())
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+}
+
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := open(t, newDisk(t), options())
+		got := make(chan error, 3)
+		go func() { got <- l.Wait(t.Context(), 2) }()
+		synctest.Wait()
+		appendBatch(t, l, 1, 1, 10)
+		must(t, <-got)
+		must(t, l.Wait(t.Context(), 1))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { got <- l.Wait(ctx, 9) }()
+		synctest.Wait()
+		stop := errors.New("stop")
+		cancel(stop)
+		mustBe(t, <-got, stop)
+		go func() { got <- l.Wait(t.Context(), 9) }()
+		synctest.Wait()
+		must(t, l.Close())
+		mustBe(t, <-got, changelog.ErrClosed)
+	})
+}
+
+func TestFailedSyncIsFinal(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	m := &model{}
+	m.add(appendBatch(t, l, 1, 3, 100))
+	m.floor = sync_(t, l)
+	m.add(appendBatch(t, l, 1, 3, 100))
+	inject, _ := crashfs.FailNth(1, syscall.EIO, func(c crashfs.Call) bool { return c.Op == crashfs.OpSync })
+	d.Inject(inject)
+	_, err := l.Sync()
+	mustBe(t, err, changelog.ErrFailed)
+	mustBe(t, err, syscall.EIO)
+	_, err = l.Sync()
+	mustBe(t, err, changelog.ErrFailed)
+	frames, last := batchOf(1, l.End().Seq+1, 1, 10)
+	mustBe(t, l.Append(frames, last-1, last, 1), changelog.ErrFailed)
+	mustBe(t, l.Wait(t.Context(), 100), changelog.ErrFailed)
+	mustBe(t, l.Close(), changelog.ErrFailed)
+
+	// The next process sees pages that look clean and are not on the disk. What
+	// it calls durable must be.
+	l, _ = open(t, d, options())
+	m.floor = l.Flushed()
+	for seed := range uint64(20) {
+		after, _ := open(t, d.CrashClone(seed), options())
+		must(t, m.holds(t, after))
+		must(t, after.Close())
+	}
+	must(t, l.Close())
+}
+
+func TestDiskFullHeals(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	m := &model{}
+	d.SetCapacity(d.Used() + 3*changelog.MinSegmentBytes + 5000)
+	var err error
+	for err == nil {
+		first := l.End().Seq + 1
+		frames, last := batchOf(1, first, 3, 900)
+		if err = l.Append(frames, first, last, 1); err == nil {
+			m.add(frames)
+		}
+	}
+	if base.KindOf(err) != base.KindDiskFull || l.End() != m.end() {
+		t.Fatalf("ends at %v, %v", l.End(), err)
+	}
+	m.floor = sync_(t, l)
+	must(t, m.holds(t, l))
+	must(t, l.Trim(l.End().Seq))
+	for range 4 {
+		m.add(appendBatch(t, l, 1, 3, 900))
+	}
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+	l, _ = open(t, d, options())
+	m.floor = m.end().Seq
+	must(t, m.holds(t, l))
+	must(t, l.Close())
+}
+
+// TestPartialAppendIsNotFound fails a write that has reached the disk but for
+// bytes that were there already: only the undo keeps it from coming back.
+func TestPartialAppendIsNotFound(t *testing.T) {
+	for seed := range uint64(40) {
+		d := newDisk(t)
+		l, _ := open(t, d, options())
+		m := &model{}
+		m.add(appendBatch(t, l, 1, 1, 100))
+		m.floor = sync_(t, l)
+		inject, _ := crashfs.FailNth(1, syscall.ENOSPC, func(c crashfs.Call) bool { return c.Op == crashfs.OpWrite })
+		d.Inject(inject)
+		e := entry.Entry{Epoch: 1, First: 3, Count: 1, Kind: entry.Row, Body: make([]byte, 4000)}
+		err := l.Append(entry.Append(nil, &e), 3, 3, 1)
+		if base.KindOf(err) != base.KindDiskFull {
+			t.Fatalf("append: %v", err)
+		}
+		d.Crash(seed)
+		l, _ = open(t, d, options())
+		must(t, m.holds(t, l))
+		must(t, l.Close())
+	}
+}
+
+func TestOtherLogsAreRefused(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	must(t, l.Close())
+	for _, o := range []changelog.Options{{DatabaseID: 7, ClusterID: 8}, {DatabaseID: 8, ClusterID: 9}} {
+		if _, _, err := changelog.Open(environment(d, 1), dir, o); base.KindOf(err) != base.KindWrongCluster {
+			t.Fatalf("%+v: %v", o, err)
+		}
+	}
+	must(t, changelog.Discard(environment(d, 1), dir))
+	l, r := open(t, d, changelog.Options{DatabaseID: 8, ClusterID: 9})
+	if !r.Created {
+		t.Fatal("log was not discarded")
+	}
+	must(t, l.Close())
+}
+
+// TestConcurrently runs the writer, the flusher, readers and a trimmer side by
+// side; the race detector and the readers' checks are the judges.
+func TestConcurrently(t *testing.T) {
+	o := options()
+	o.Foreground, o.TailCacheBytes = false, 4<<10
+	l, _ := open(t, newDisk(t), o)
+	const target = 2000
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var work sync.WaitGroup
+	work.Go(func() { flush(ctx, t, l, target) })
+	for range 2 {
+		work.Go(func() { follow(ctx, t, l, target) })
+	}
+	for l.End().Seq < target {
+		appendBatch(t, l, 1, 3, 100)
+		if end := l.End().Seq; end%50 == 0 {
+			if err := l.TruncateAfter(end - 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	work.Wait()
+	must(t, l.Verify(ctx))
+	must(t, l.Close())
+}
+
+func flush(ctx context.Context, t *testing.T, l *changelog.Log, target base.Seq) {
+	for seq := base.Seq(0); seq < target; {
+		if err := l.Wait(ctx, seq+1); err != nil {
+			t.Error(err)
+			return
+		}
+		var err error
+		if seq, err = l.Sync(); err != nil {
+			t.Error(err)
+			return
+		}
+		if seq > 300 {
+			if err := l.Trim(seq - 300); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// follow reads to the end; a cut may take back what it has seen.
+func follow(ctx context.Context, t *testing.T, l *changelog.Log, target base.Seq) {
+	var buf []byte
+	for next := base.Seq(1); next <= target; {
+		if err := l.Wait(ctx, next); err != nil {
+			t.Error(err)
+			return
+		}
+		frames, first, last, err := l.ReadFrom(next, 2000, buf)
+		switch {
+		case errors.Is(err, changelog.ErrEnd):
+			continue
+		case errors.Is(err, changelog.ErrTrimmed), errors.Is(err, changelog.ErrNotEntry):
+			next = max(next+1, l.Start())
+			continue
+		case err != nil:
+			t.Error(err)
+			return
+		}
+		span, err := entry.Scan(frames, nil)
+		if err != nil || span.First != first || span.Last != last {
+			t.Errorf("read %d: %+v, %v", next, span, err)
+			return
+		}
+		next = last + 1
+	}
+}
