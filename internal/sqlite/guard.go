@@ -172,6 +172,7 @@ var clientPragmas = map[string]pragmaUse{
 	"database_list": pragmaBare, "page_count": pragmaBare, "page_size": pragmaBare, "freelist_count": pragmaBare,
 	"encoding": pragmaBare, "user_version": pragmaBare, "application_id": pragmaBare, "schema_version": pragmaBare,
 	"foreign_keys": pragmaBare,
+	"data_version": pragmaBare, // full-text tables ask it themselves, under the guard of the statement
 }
 
 // pragmaHints say what to do instead of a PRAGMA that is often sent.
