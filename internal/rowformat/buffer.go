@@ -1,6 +1,7 @@
 package rowformat
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -28,8 +29,8 @@ type Mark struct {
 
 // Buffer collects records in order and builds bodies from them. Rows are added
 // value by value, so that a caller need not hold them: BeginInsert,
-// BeginDelete, BeginUpdate open a record, Value or Pair give its columns, End
-// closes it. The zero Buffer is ready. It allocates only to grow.
+// BeginDelete, BeginUpdate open a record, Value (or Before and After) give its
+// columns, End closes it. The zero Buffer is ready. It allocates only to grow.
 type Buffer struct {
 	tables  []Table
 	entries []entry
@@ -37,6 +38,7 @@ type Buffer struct {
 
 	fresh   []byte // new values of the open update
 	bitmap  int    // where in data the open update's bitmap is
+	before  int    // where in data the last Before is
 	column  int    // the next column of the open record
 	changed bool   // the open record changes anything
 	pairs   bool   // the open record is an update
@@ -114,12 +116,21 @@ func (b *Buffer) Value(v base.Value) {
 	b.column++
 }
 
-// Pair gives the next column of an Update: before and after.
-func (b *Buffer) Pair(before, after base.Value) {
-	b.data = AppendValue(b.data, before)
-	if !before.Equal(after) {
+// Before gives the next column of an Update as it was; After must follow.
+func (b *Buffer) Before(v base.Value) {
+	b.before = len(b.data)
+	b.data = AppendValue(b.data, v)
+}
+
+// After gives the same column as it will be. A value has one encoding, so that
+// equal bytes are equal values.
+func (b *Buffer) After(v base.Value) {
+	start := len(b.fresh)
+	b.fresh = AppendValue(b.fresh, v)
+	if bytes.Equal(b.data[b.before:], b.fresh[start:]) {
+		b.fresh = b.fresh[:start]
+	} else {
 		b.data[b.bitmap+b.column>>3] |= 1 << (b.column & 7)
-		b.fresh = AppendValue(b.fresh, after)
 		b.changed = true
 	}
 	b.column++
@@ -218,17 +229,19 @@ func (b *Buffer) Body(m Mark) []byte {
 		}
 		out = append(out, b.data[e.start:end]...)
 	}
+	for _, id := range b.used {
+		b.local[id] = -1
+	}
 	b.body = out
 	return out
 }
 
 // number fills used with the tables of entries in order of appearance, and
-// local with the place of each in it.
+// local with the place of each in it. Between calls local is all -1.
 func (b *Buffer) number(entries []entry) {
 	b.used = b.used[:0]
-	b.local = slices.Grow(b.local[:0], len(b.tables))[:len(b.tables)]
-	for i := range b.local {
-		b.local[i] = -1
+	for len(b.local) < len(b.tables) {
+		b.local = append(b.local, -1)
 	}
 	for _, e := range entries {
 		if e.table != noTable && b.local[e.table] < 0 {
@@ -248,3 +261,6 @@ func appendTable(dst []byte, t *Table) []byte {
 	}
 	return dst
 }
+
+// After says that m lies behind n.
+func (m Mark) After(n Mark) bool { return m.records > n.records }

@@ -54,7 +54,7 @@ type Table struct {
 }
 
 // HasRowID says that rows are named by rowid.
-func (t *Table) HasRowID() bool { return len(t.Key) == 0 }
+func (t Table) HasRowID() bool { return len(t.Key) == 0 }
 
 // SequenceRow is one row of sqlite_sequence under the record's table name.
 type SequenceRow struct {

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func story() *Buffer {
 	b := &Buffer{}
 	person := b.Register(Table{Name: "person", Columns: 3})
-	pair := b.Register(Table{Name: "pair", Columns: 3, Key: []int{2, 0}})
+	couple := b.Register(Table{Name: "pair", Columns: 3, Key: []int{2, 0}})
 	id := b.Register(Table{Name: "id", Columns: 0})
 	stat := b.Register(Table{Name: "sqlite_stat1", Columns: 2})
 
@@ -33,26 +33,26 @@ func story() *Buffer {
 	b.Value(base.BlobValue([]byte{0, 0xff}))
 	b.End()
 	b.BeginUpdate(person, 1, 1)
-	b.Pair(base.TextValue("Ada"), base.TextValue("Ad\xffa"))
-	b.Pair(base.IntValue(36), base.RealValue(36))
-	b.Pair(base.Value{}, base.Value{})
+	pair(b, base.TextValue("Ada"), base.TextValue("Ad\xffa"))
+	pair(b, base.IntValue(36), base.RealValue(36))
+	pair(b, base.Value{}, base.Value{})
 	b.End()
 	b.BeginUpdate(person, 1, -300)
 	for range 3 {
-		b.Pair(base.RealValue(math.Copysign(0, -1)), base.RealValue(math.Copysign(0, -1)))
+		pair(b, base.RealValue(math.Copysign(0, -1)), base.RealValue(math.Copysign(0, -1)))
 	}
 	b.End()
 	b.BeginUpdate(person, 5, 5) // Changes nothing: is dropped.
 	for range 3 {
-		b.Pair(base.IntValue(0), base.IntValue(0))
+		pair(b, base.IntValue(0), base.IntValue(0))
 	}
 	b.End()
-	b.BeginInsert(pair, 99)
+	b.BeginInsert(couple, 99)
 	b.Value(base.IntValue(math.MinInt64))
 	b.Value(base.IntValue(-129))
 	b.Value(base.IntValue(1))
 	b.End()
-	b.BeginDelete(pair, 0)
+	b.BeginDelete(couple, 0)
 	b.Value(base.IntValue(1 << 20))
 	b.Value(base.IntValue(1 << 40))
 	b.Value(base.IntValue(-1 << 30))
@@ -63,6 +63,11 @@ func story() *Buffer {
 	b.Statistics(stat, []StatisticsRow{{1, []base.Value{base.TextValue("person"), base.TextValue("1")}}})
 	b.Schema("REINDEX", 0, true)
 	return b
+}
+
+func pair(b *Buffer, before, after base.Value) {
+	b.Before(before)
+	b.After(after)
 }
 
 func TestGolden(t *testing.T) {
@@ -250,7 +255,7 @@ func (c change) add(b *Buffer) bool {
 	default:
 		b.BeginUpdate(c.table, c.from, c.to)
 		for i := range c.old {
-			b.Pair(c.old[i], c.new[i])
+			pair(b, c.old[i], c.new[i])
 		}
 	}
 	return b.End()
@@ -393,7 +398,7 @@ func fillUpdates(b *Buffer, id TableID, row [3]base.Value, n int) {
 			if c == 1 {
 				w.Int += int64(i) + 1
 			}
-			b.Pair(v, w)
+			pair(b, v, w)
 		}
 		b.End()
 	}
