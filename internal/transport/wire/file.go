@@ -163,9 +163,9 @@ func (t *Transport) FetchFile(ctx context.Context, from base.NodeID, name string
 	if err := checkFileName(name); err != nil {
 		return nil, 0, err
 	}
-	p := t.peer(from)
-	if p == nil {
-		return nil, 0, transport.NotDelivered(op, from, base.Errorf(base.KindUnavailable, "its address is not known"))
+	p, err := t.knownPeer(op, from)
+	if err != nil {
+		return nil, 0, err
 	}
 	d, err := t.beginDownload(ctx, p)
 	if err != nil {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -114,12 +115,9 @@ func (l *link) forgive() {
 // reachLink returns a live connection of a class to a node. Its error says
 // that nothing was delivered.
 func (t *Transport) reachLink(ctx context.Context, op string, to base.NodeID, c class) (*channel, error) {
-	if t.ctx.Err() != nil {
-		return nil, transport.NotDelivered(op, to, errClosed)
-	}
-	p := t.peer(to)
-	if p == nil {
-		return nil, transport.NotDelivered(op, to, base.Errorf(base.KindUnavailable, "its address is not known"))
+	p, err := t.knownPeer(op, to)
+	if err != nil {
+		return nil, err
 	}
 	ch, err := p.links[c].get(ctx)
 	if err != nil {
@@ -127,6 +125,19 @@ func (t *Transport) reachLink(ctx context.Context, op string, to base.NodeID, c 
 	}
 	return ch, nil
 }
+
+func (t *Transport) knownPeer(op string, id base.NodeID) (*peer, error) {
+	if t.ctx.Err() != nil {
+		return nil, transport.NotDelivered(op, id, errClosed)
+	}
+	p := t.peer(id)
+	if p == nil {
+		return nil, transport.NotDelivered(op, id, errUnknown)
+	}
+	return p, nil
+}
+
+var errUnknown = errors.New("its address is not known")
 
 // Call implements transport.Transport.
 func (t *Transport) Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error) {

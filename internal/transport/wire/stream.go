@@ -102,7 +102,7 @@ func (s *openedStream) Send(msg []byte) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) && s.ctx.Err() == nil:
 		// The peer has ended the stream; Recv says why.
 		return &base.Error{Kind: base.KindUnavailable, Op: "send " + s.service, Outcome: base.Indeterminate,
 			Message: "node " + s.to.String() + " has ended the stream"}

@@ -1,0 +1,5 @@
+package wire
+
+const victimVariable = "SKEIN_TEST_VICTIM"
+
+func beVictim(string) {}
