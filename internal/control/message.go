@@ -98,6 +98,9 @@ func (l *loop) step(from base.NodeID, m *raftpb.Message) {
 	if l.group == nil || l.removed {
 		return
 	}
+	if since, gone := l.suspects[from]; gone && l.ticks-since < graceTicks {
+		return // It may have been on the way while its sender died.
+	}
 	delete(l.suspects, from) // Whoever speaks is not gone.
 	if n, ok := l.state.Node(from); ok && n.State == catalog.NodeLeft {
 		if l.answers++; l.answers <= maxAnswers {

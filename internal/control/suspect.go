@@ -44,6 +44,9 @@ const (
 	// anew: two have probably stood at the same moment. The time doubles with
 	// each try, so that it comes to exceed the round trip, however long.
 	stuckTicks = 2
+	// What comes from a suspected node in these ticks is thrown away; what
+	// comes later shows that it lives.
+	graceTicks = 2
 )
 
 // hasten runs in every tick. A voter without a leader stands for election if
