@@ -103,6 +103,7 @@ type Conn struct {
 
 	schemaChanged bool   // the open transaction holds a schema change
 	onSchema      func() // called after a schema change has been committed
+	onClose       func() // called when the connection has been closed
 }
 
 // OpenConn opens a connection to an existing file, or as a writer or applier
@@ -199,7 +200,7 @@ func (c *Conn) switches() error {
 
 func pragmas(o ConnOptions) string {
 	p := fmt.Sprintf("PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=%d;"+
-		"PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA recursive_triggers=OFF; PRAGMA case_sensitive_like=OFF;", o.CacheKiB, journalSizeLimit)
+		"PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA recursive_triggers=OFF;", o.CacheKiB, journalSizeLimit)
 	if o.TempInMemory {
 		p += "PRAGMA temp_store=MEMORY;"
 	}
@@ -406,6 +407,9 @@ func (c *Conn) Close() (err error) {
 		c.raw = nil
 		if r := recover(); r != nil {
 			err = c.recovered(r)
+		}
+		if c.onClose != nil {
+			c.onClose()
 		}
 	}()
 	raw.SetInterrupt(context.Background())

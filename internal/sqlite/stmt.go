@@ -143,10 +143,7 @@ func (s *Stmt) bind(i int, v base.Value) error {
 	default:
 		err = s.raw.BindNull(i)
 	}
-	if err != nil {
-		return s.conn.fail(err)
-	}
-	return nil
+	return mapError(err, s.conn.interrupt)
 }
 
 // BindAll binds exactly the parameters that the statement has.
