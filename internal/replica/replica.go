@@ -117,9 +117,8 @@ type ReadTx interface {
 	// Age of the snapshot: how long ago the replica was last known to be level
 	// with the leader; 0 on the leader.
 	Age() time.Duration
-	// Query runs a statement that only reads. Rows are handed out at once but
-	// the end of the result (Next returning false without error) is held back
-	// until the snapshot's position is safe by the policy.
+	// Query runs a statement that only reads. Its first row, or its end, is held
+	// back until the position that the snapshot shows is safe by the policy.
 	Query(ctx context.Context, s Statement) (session.Rows, error)
 	Close() error
 }

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+)
+
+// levelKind is how fresh a read must be.
+type levelKind uint8
+
+const (
+	levelSession levelKind = iota // nothing older than what the session has seen
+	levelAny                      // whatever the nearest replica has
+	levelBounded                  // and not older than a bound
+	levelLeader                   // everything acknowledged before the read began
+)
+
+// readLevel is the setting skein.read.
+type readLevel struct {
+	kind  levelKind
+	bound time.Duration
+}
+
+// request says what the level asks of a replica, for a session that has seen
+// at.
+func (l readLevel) request(at base.Position, guard replica.Guard) replica.ReadRequest {
+	q := replica.ReadRequest{Guard: guard}
+	switch l.kind {
+	case levelSession:
+		q.AtLeast = at
+	case levelBounded:
+		q.AtLeast, q.MaxAge = at, l.bound
+	case levelLeader:
+		q.AtLeast, q.Linearizable = at, true
+	}
+	return q
+}
+
+// read runs an autocommit read at the session's level: here when this node has
+// a replica that is fresh enough within a bounded wait, or at the leader.
+func (s *clientSession) read(ctx context.Context, st statement) (session.Rows, error) {
+	ctx, stop := s.cancelable(ctx, 0)
+	rows, db, err := s.openRead(ctx, st)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	tracked := &trackedRows{Rows: rows, closed: func(r session.Result) {
+		s.saw(db, r)
+		s.reading = nil
+		stop()
+	}}
+	s.reading = tracked
+	return tracked, nil
+}
+
+func (s *clientSession) openRead(ctx context.Context, st statement) (session.Rows, base.DatabaseID, error) {
+	db, ok := s.gateway.directory.Database(s.options.Database)
+	if !ok {
+		return nil, 0, noDatabase(s.options.Database)
+	}
+	at := s.token.Get(db.ID)
+	q := s.settings.read.request(at, st.guard)
+	if r := s.gateway.local(db); r != nil && (!q.Linearizable || db.Leader == s.gateway.directory.Self()) {
+		if !r.Lineage(at) && s.settings.read.kind != levelAny {
+			return nil, 0, historyLost(at)
+		}
+		rows, err := readHere(ctx, r, q, st.Statement)
+		if err == nil || !elsewhere(err) {
+			return rows, db.ID, err
+		}
+	}
+	rows, err := s.gateway.readAtLeader(ctx, db.Name, q, st.Statement)
+	return rows, db.ID, err
+}
+
+// elsewhere says that another replica may answer what this one could not.
+func elsewhere(err error) bool {
+	return retriable(err) || base.KindOf(err) == base.KindStale
+}
+
+func historyLost(at base.Position) error {
+	return base.Errorf(base.KindHistoryLost, "the session has seen position %v, which a failover with loss has undone", at).
+		WithHint("SET skein.token = '' goes on from what the database holds now; skein orphans list shows what was undone")
+}
+
+// readHere runs a read on a local replica; the snapshot ends with the rows.
+func readHere(ctx context.Context, r replica.Replica, q replica.ReadRequest, st replica.Statement) (session.Rows, error) {
+	tx, err := r.BeginRead(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, st)
+	if err != nil {
+		return nil, errors.Join(err, tx.Close())
+	}
+	return &trackedRows{Rows: rows, closed: func(session.Result) { tx.Close() }}, nil
+}
+
+// trackedRows calls closed once, when the rows are at their end or closed.
+type trackedRows struct {
+	session.Rows
+	closed func(session.Result)
+	result session.Result
+	over   bool
+}
+
+// Next implements session.Rows.
+func (t *trackedRows) Next() bool {
+	if t.over {
+		return false
+	}
+	if t.Rows.Next() {
+		return true
+	}
+	t.finish()
+	return false
+}
+
+// Result implements session.Rows.
+func (t *trackedRows) Result() session.Result {
+	if t.over {
+		return t.result
+	}
+	return t.Rows.Result()
+}
+
+// Close implements session.Rows.
+func (t *trackedRows) Close() error {
+	err := t.Rows.Close()
+	t.finish()
+	return err
+}
+
+func (t *trackedRows) finish() {
+	if t.over {
+		return
+	}
+	t.over, t.result = true, t.Rows.Result()
+	t.closed(t.result)
+}

@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+)
+
+// write runs an autocommit write at the leader.
+func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, error) {
+	ctx, stop := s.cancelable(ctx, writeTimeout)
+	defer stop()
+	q := replica.WriteRequest{Statements: []replica.Statement{st.Statement}, Durability: s.settings.durability, Guard: st.guard}
+	var res *replica.WriteResult
+	var at base.DatabaseID
+	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
+		at = db.ID
+		if r := s.gateway.local(db); r != nil && db.Leader == s.gateway.directory.Self() {
+			res, err = r.Write(ctx, q)
+			return err
+		}
+		res, err = s.gateway.forwardWrite(ctx, db, q)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.saw(at, res.Result)
+	return held(res), nil
+}
+
+// heldRows is a result that is in memory.
+type heldRows struct {
+	res *replica.WriteResult
+	at  int
+}
+
+func held(res *replica.WriteResult) session.Rows { return &heldRows{res: res} }
+
+func (h *heldRows) Columns() []session.Column { return h.res.Columns }
+func (h *heldRows) Row() []base.Value         { return h.res.Rows[h.at-1] }
+func (h *heldRows) Err() error                { return nil }
+func (h *heldRows) Result() session.Result    { return h.res.Result }
+func (h *heldRows) Close() error              { return nil }
+
+func (h *heldRows) Next() bool {
+	if h.at >= len(h.res.Rows) {
+		return false
+	}
+	h.at++
+	return true
+}

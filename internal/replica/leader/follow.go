@@ -1,0 +1,325 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/replica/stream"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+const (
+	followRetryMin = 10 * time.Millisecond
+	followRetryMax = 500 * time.Millisecond
+)
+
+// follow follows the assigned leader until ctx is done, connecting again
+// whenever the stream breaks.
+func (r *Replica) follow(ctx context.Context, a Assignment) error {
+	r.mu.Lock()
+	ok := r.mu.follower.Raise(a.Epoch)
+	r.mu.Unlock()
+	if !ok {
+		return r.rest(ctx)
+	}
+	if err := r.keepVow(); err != nil {
+		return err
+	}
+	r.setRole(replica.RoleFollower)
+	pause := followRetryMin
+	for {
+		started := r.env.Clock.Now()
+		err := r.followOnce(ctx, a)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if fatal(err) {
+			return err
+		}
+		if err != nil {
+			r.log.Debug("following", "leader", a.Leader, "err", err)
+		}
+		if r.env.Clock.Now().Sub(started) > time.Second {
+			pause = followRetryMin
+		}
+		if err := r.env.Clock.Sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause = min(2*pause, followRetryMax)
+	}
+}
+
+// fatal errors end the replica; all others are tried again.
+func fatal(err error) bool {
+	return base.KindOf(err) == base.KindCorrupt || errors.Is(err, errFlush)
+}
+
+var errFlush = errors.New("the log can't be flushed")
+
+// followOnce runs one stream, or does what must come before one: cut a tail or
+// copy a snapshot.
+func (r *Replica) followOnce(ctx context.Context, a Assignment) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := r.followRequest(a)
+	s, err := r.options.Transport.OpenStream(ctx, a.Leader, FollowService, stream.AppendFollow(nil, q))
+	if err != nil {
+		return fmt.Errorf("open stream to the leader: %w", err)
+	}
+	msg, err := s.Recv()
+	if err != nil {
+		return fmt.Errorf("await the leader's plan: %w", err)
+	}
+	plan, err := stream.DecodePlan(msg)
+	if err != nil {
+		return err
+	}
+	switch plan.Kind {
+	case leadership.PlanTruncate:
+		return r.cutTail(ctx, plan.To.Seq)
+	case leadership.PlanSnapshot:
+		defer r.setRole(replica.RoleFollower)
+		return r.copyFrom(ctx, a.Leader, plan.To.Seq)
+	case leadership.PlanStart:
+		return r.runFollow(ctx, cancel, a, s)
+	}
+	return base.Errorf(base.KindNotLeader, "the leader answers %q to epoch %d, itself at %d", plan.Kind, a.Epoch, plan.Epoch)
+}
+
+func (r *Replica) followRequest(a Assignment) leadership.FollowRequest {
+	return leadership.FollowRequest{
+		Database: r.options.Database, Epoch: a.Epoch, Promised: r.vow().Promised,
+		History: r.history(), LogStart: r.changes.Start(), Fresh: r.mustCopy(),
+	}
+}
+
+// following is one stream from a leader.
+type following struct {
+	replica *Replica
+	epoch   base.Epoch
+	stream  transport.Stream
+	applied bool // the policy counts applied copies: apply before it is safe
+
+	stamp     atomic.Int64 // of the newest message: echoed
+	received  atomic.Uint64
+	leaderEnd atomic.Uint64
+	announced atomic.Uint64 // safe, as the leader says
+	ackWanted chan struct{}
+	applyMore chan struct{}
+}
+
+func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc, a Assignment, s transport.Stream) error {
+	r.mu.Lock()
+	ok := r.mu.follower.Follow(r.now(), a.Epoch)
+	r.mu.Unlock()
+	if !ok {
+		return base.Errorf(base.KindNotLeader, "epoch %d is over", a.Epoch)
+	}
+	defer func() {
+		r.mu.Lock()
+		r.mu.follower.Unfollow()
+		r.mu.Unlock()
+	}()
+	f := &following{
+		replica: r, epoch: a.Epoch, stream: s, applied: a.Policy.Durability.When == base.Applied,
+		ackWanted: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
+	}
+	f.received.Store(uint64(r.changes.End().Seq))
+	r.log.Info("following", "epoch", a.Epoch, "leader", a.Leader, "from", r.changes.End())
+	var wg sync.WaitGroup
+	for _, part := range []func(context.Context) error{f.receive, f.acknowledge, f.apply, f.maintain} {
+		wg.Go(func() {
+			if err := part(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// receive takes in batches and heartbeats.
+func (f *following) receive(ctx context.Context) error {
+	for {
+		msg, err := f.stream.Recv()
+		if err != nil {
+			return fmt.Errorf("stream from the leader: %w", err)
+		}
+		b, err := stream.DecodeBatch(msg)
+		if err != nil {
+			return err
+		}
+		if err := f.take(b); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (f *following) take(b stream.Batch) error {
+	r := f.replica
+	end := r.changes.End().Seq
+	last := b.Last
+	if b.Frames == nil {
+		last = 0 // A heartbeat: First is behind the leader's end.
+	}
+	r.mu.Lock()
+	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end)
+	r.mu.Unlock()
+	switch verdict {
+	case leadership.Append:
+		if err := f.append(b, end); err != nil {
+			return err
+		}
+	case leadership.Duplicate:
+	default:
+		return base.Errorf(base.KindNotLeader, "batch of epoch %d from %d: %v", b.Epoch, b.First, verdict)
+	}
+	f.stamp.Store(int64(b.Stamp))
+	f.announced.Store(uint64(b.Safe))
+	f.leaderEnd.Store(uint64(b.Last))
+	r.safe.raise(b.Safe)
+	r.noteLevel(b.Safe)
+	wake(f.ackWanted)
+	wake(f.applyMore)
+	return nil
+}
+
+// append writes what is new of a batch to the log.
+func (f *following) append(b stream.Batch, end base.Seq) error {
+	frames, first := b.Frames, b.First
+	for first <= end {
+		e, n, err := entry.Decode(frames)
+		if err != nil {
+			return err
+		}
+		frames, first = frames[n:], e.Last()+1
+	}
+	epoch, err := checkFrames(frames, first, b.Last)
+	if err != nil {
+		return err
+	}
+	if err := f.replica.changes.Append(frames, first, b.Last, epoch); err != nil {
+		return fmt.Errorf("append to the log: %w", err)
+	}
+	f.received.Store(uint64(b.Last))
+	return nil
+}
+
+// checkFrames verifies that frames are whole entries that cover first to last
+// without a gap, and returns the epoch of the last one.
+func checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err error) {
+	next := first
+	for len(frames) > 0 {
+		e, n, err := entry.Decode(frames)
+		if err != nil {
+			return 0, fmt.Errorf("batch from the leader: %w", err)
+		}
+		if e.First != next || e.Epoch < epoch {
+			return 0, base.Errorf(base.KindInvalid, "batch from the leader: entry %d/%d where %d follows", e.Epoch, e.First, next)
+		}
+		next, epoch, frames = e.Last()+1, e.Epoch, frames[n:]
+	}
+	if next != last+1 {
+		return 0, base.Errorf(base.KindInvalid, "batch from the leader ends at %d, not at %d", next-1, last)
+	}
+	return epoch, nil
+}
+
+// acknowledge flushes what was received and tells the leader, coalescing what
+// has come in meanwhile.
+func (f *following) acknowledge(ctx context.Context) error {
+	var buffer []byte
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.ackWanted:
+		}
+		a := leadership.Ack{Epoch: f.epoch, Stamp: leadership.Instant(f.stamp.Load()), Received: base.Seq(f.received.Load())}
+		if f.replica.changes.Flushed() < a.Received {
+			if _, err := f.replica.changes.Sync(); err != nil {
+				return fmt.Errorf("%w: %w", errFlush, err)
+			}
+			wake(f.applyMore)
+		}
+		a.Flushed, a.Applied = f.replica.changes.Flushed(), f.replica.executed.get()
+		if a.Stamp == 0 && a.Flushed == 0 {
+			continue
+		}
+		buffer = stream.AppendAck(buffer[:0], a)
+		if err := f.stream.Send(buffer); err != nil {
+			return fmt.Errorf("acknowledge: %w", err)
+		}
+	}
+}
+
+// apply brings SQLite up to what is flushed here and safe there.
+func (f *following) apply(ctx context.Context) error {
+	a, err := f.replica.newApplier(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	for {
+		limit := f.replica.changes.Flushed()
+		if !f.applied {
+			limit = min(limit, base.Seq(f.announced.Load()))
+		}
+		for f.replica.executed.get() < limit {
+			if err := f.step(ctx, a, limit); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.applyMore:
+		}
+	}
+}
+
+func (f *following) step(ctx context.Context, a *applier, limit base.Seq) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err := a.step(limit)
+	if errors.Is(err, row.ErrDiverged) {
+		f.replica.log.Error("this replica differs from its leader; copying the leader's file", "err", err)
+		return errors.Join(err, f.replica.markCopying(err.Error()))
+	}
+	if err != nil {
+		return err
+	}
+	f.replica.noteLevel(base.Seq(f.announced.Load()))
+	if f.applied {
+		wake(f.ackWanted)
+	}
+	return nil
+}
+
+// noteLevel remembers when this replica last had everything that was safe.
+func (r *Replica) noteLevel(safe base.Seq) {
+	if r.executed.get() < safe {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.levelAt = r.env.Clock.Now()
+}
+
+func (f *following) maintain(ctx context.Context) error {
+	k := &keeper{replica: f.replica, quiet: func(_ context.Context, run func()) error { run(); return nil }}
+	return k.run(ctx)
+}

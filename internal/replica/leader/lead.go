@@ -1,0 +1,311 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// leading is one epoch of leadership of this replica.
+type leading struct {
+	replica *Replica
+	epoch   base.Epoch
+	writer  *writer
+	acks    *acks
+	ready   chan struct{}   // closed when the epoch's first entry is safe
+	ending  <-chan struct{} // closed when this leadership begins to end
+	over    chan struct{}   // closed when every job has its answer
+	cancel  context.CancelCauseFunc
+
+	mu struct {
+		sync.Mutex // guards all below
+		senders    map[base.NodeID]*sender
+		cancels    map[base.NodeID]context.CancelCauseFunc // of the senders
+		draining   chan struct{}                           // not nil while a switchover holds back writes
+		released   chan base.Position                      // gets how the switchover ended
+	}
+}
+
+// lead runs one leadership until ctx is done, and answers everyone at its end.
+func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
+	if r.mustCopy() {
+		if len(a.Replicas) > 1 {
+			return r.rest(ctx)
+		}
+		if err := r.adopt(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.vowToLead(a.Epoch); err != nil {
+		// A process that led this epoch before may have lost its unflushed
+		// tail: it waits for the election that gives it, or another, a new one.
+		r.log.Info("not leading", "why", err)
+		return r.rest(ctx)
+	}
+	l, err := r.prepareLead(ctx, a)
+	if err != nil {
+		return fmt.Errorf("begin epoch %d: %w", a.Epoch, err)
+	}
+	ctx, l.cancel = context.WithCancelCause(ctx)
+	defer l.cancel(nil)
+	l.ending = ctx.Done()
+	r.setLeading(l)
+	r.log.Info("leading", "epoch", a.Epoch, "position", l.acks.publishedSeq())
+	err = l.run(ctx)
+	r.setLeading(nil)
+	l.settleAll(err)
+	r.log.Info("no longer leading", "epoch", a.Epoch, "why", err)
+	return err
+}
+
+// prepareLead brings SQLite to the end of the log, opens the write connection
+// and writes the entry that begins the epoch.
+func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, error) {
+	if err := r.applyAll(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	if err != nil {
+		return nil, fmt.Errorf("open write connection: %w", err)
+	}
+	recorder, err := row.NewRecorder(conn)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	first := r.changes.End().Seq + 1
+	book := &acks{replica: r, epoch: a.Epoch, start: first}
+	book.mu.queues = make(map[base.Durability][]group)
+	config := r.leaderConfig(a)
+	config.Opening = first
+	book.mu.core = leadership.NewLeader(config, r.now())
+	book.mu.policy = a.Policy.Durability
+	l := &leading{
+		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}),
+		writer: &writer{
+			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, acks: book,
+			inbox: make(chan job, inboxSize), end: first - 1,
+		},
+	}
+	l.mu.senders = make(map[base.NodeID]*sender)
+	l.mu.cancels = make(map[base.NodeID]context.CancelCauseFunc)
+	book.safeRose = l.wakeSenders
+	if err := l.writer.beginEpoch(first); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return l, nil
+}
+
+// beginEpoch writes the epoch's first entry, which has no body: it marks where
+// this history begins, and nothing counts as safe before it does.
+func (w *writer) beginEpoch(first base.Seq) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	e := entry.Entry{Epoch: w.epoch, First: first, Count: 1, Time: w.replica.env.Clock.Now().UnixNano(), Kind: entry.EpochStart}
+	w.buffer = entry.Append(w.buffer[:0], &e)
+	if err := w.commit(first); err != nil {
+		w.rollback()
+		return err
+	}
+	w.publish(nil)
+	return nil
+}
+
+// run starts the goroutines of the epoch and waits for all of them.
+func (l *leading) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	start := func(name string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				l.cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	start("writer", l.writer.run)
+	start("flusher", l.flush)
+	start("lease", l.tick)
+	start("first entry", l.awaitReady)
+	start("checkpoints", l.checkpoints)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// awaitReady opens the doors once the epoch's first entry is safe: from then
+// on everything that came before it is, too.
+func (l *leading) awaitReady(ctx context.Context) error {
+	if err := l.replica.safe.wait(ctx, l.acks.start); err != nil {
+		return nil
+	}
+	close(l.ready)
+	l.replica.events.Active(l.epoch)
+	return nil
+}
+
+// flush syncs the log whenever a batch has been appended.
+func (l *leading) flush(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.replica.flushWanted:
+		}
+		seq, err := l.replica.changes.Sync()
+		if err != nil {
+			return base.Errorf(base.KindCorrupt, "flush the log: %w", err)
+		}
+		l.acks.locallyFlushed(seq)
+	}
+}
+
+// tick lets the core notice what time alone brings: an expired lease, a
+// follower silent for too long. It also keeps idle followers' leases alive.
+func (l *leading) tick(ctx context.Context) error {
+	for {
+		if err := l.replica.env.Clock.Sleep(ctx, l.replica.options.Lease/10); err != nil {
+			return nil
+		}
+		for _, e := range l.acks.tick() {
+			if err := l.obey(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// settleAll answers whatever waits when the epoch ends.
+func (l *leading) settleAll(cause error) {
+	l.acks.end(indeterminate(cause))
+	for {
+		select {
+		case j := <-l.writer.inbox:
+			j.refuse(l.replica.notLeader())
+			continue
+		default:
+		}
+		close(l.over)
+		return
+	}
+}
+
+func (j job) refuse(err error) {
+	switch {
+	case j.write != nil:
+		j.write.done <- writeReply{err: err}
+	case j.tx != nil:
+		j.tx.granted <- err
+	}
+}
+
+func indeterminate(cause error) error {
+	return base.Errorf(base.KindIndeterminate, "the leader changed before the write was as durable as asked: %v", cause).
+		WithOutcome(base.Indeterminate).
+		WithHint("it may have been kept: read before writing again")
+}
+
+// submit hands a job to the writer, waiting for the epoch to open.
+func (l *leading) submit(ctx context.Context, j job) error {
+	for {
+		l.mu.Lock()
+		draining := l.mu.draining
+		l.mu.Unlock()
+		select {
+		case <-l.ready:
+		case <-l.over:
+			return l.replica.notLeader()
+		case <-ctx.Done():
+			return canceled(context.Cause(ctx))
+		}
+		if draining == nil {
+			break
+		}
+		select {
+		case <-draining:
+		case <-l.over:
+			return l.replica.notLeader()
+		case <-ctx.Done():
+			return canceled(context.Cause(ctx))
+		}
+	}
+	select {
+	case l.writer.inbox <- j:
+		return nil
+	default:
+		return base.Errorf(base.KindBusy, "%d writes wait for the writer already", inboxSize).WithHint("send fewer at once, or try again")
+	}
+}
+
+// Write implements replica.Replica.
+func (r *Replica) Write(ctx context.Context, q replica.WriteRequest) (*replica.WriteResult, error) {
+	lead, err := r.leading()
+	if err != nil {
+		return nil, err
+	}
+	j := &writeJob{ctx: ctx, request: q, done: make(chan writeReply, 1)}
+	if err := lead.submit(ctx, job{write: j}); err != nil {
+		return nil, err
+	}
+	select {
+	case reply := <-j.done:
+		return reply.result, reply.err
+	case <-lead.over:
+		select {
+		case reply := <-j.done:
+			return reply.result, reply.err
+		default:
+			return nil, r.notLeader()
+		}
+	case <-ctx.Done():
+		return r.giveUp(ctx, j)
+	}
+}
+
+// giveUp is for a client whose time is over: a write that had not begun never
+// will; one that had is waited for a little, and is indeterminate after that.
+func (r *Replica) giveUp(ctx context.Context, j *writeJob) (*replica.WriteResult, error) {
+	cause := context.Cause(ctx)
+	if j.state.CompareAndSwap(jobQueued, jobGivenUp) {
+		return nil, canceled(cause)
+	}
+	timer := r.env.Clock.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case reply := <-j.done:
+		return reply.result, reply.err
+	case <-timer.C():
+		return nil, unconfirmed(cause)
+	}
+}
+
+// unconfirmed is a write that stands on the leader and waits for followers.
+func unconfirmed(cause error) error {
+	kind := base.KindTimeout
+	if errors.Is(cause, context.Canceled) {
+		kind = base.KindCanceled
+	}
+	return base.Errorf(kind, "gave up waiting for the followers that the durability asks for: %v", cause).
+		WithOutcome(base.Indeterminate).
+		WithHint("the write stands on the leader and counts once enough followers have it; see skein status")
+}
+
+// await waits for the answer of a commit that the writer has taken.
+func (r *Replica) await(ctx context.Context, reply chan writeReply) (res session.Result, err error) {
+	select {
+	case a := <-reply:
+		if a.err != nil {
+			return res, a.err
+		}
+		return a.result.Result, nil
+	case <-ctx.Done():
+		return res, unconfirmed(context.Cause(ctx))
+	}
+}

@@ -1,0 +1,218 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// createPositionSQL makes our one table in the user's file. The position moves
+// in the same transaction as the rows it counts.
+const createPositionSQL = `CREATE TABLE IF NOT EXISTS _skein_position (
+	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
+INSERT OR IGNORE INTO _skein_position VALUES (1, 0, 0)`
+
+// path is the user's database file.
+func (r *Replica) path() string { return r.options.Dir + "/" + r.options.Name + ".sqlite" }
+
+func (r *Replica) logDir() string { return r.options.Dir + "/log" }
+
+// recover opens meta file, log and SQLite file and compares them.
+func (r *Replica) recover(ctx context.Context) error {
+	if err := r.env.FS.MkdirAll(r.options.Dir, 0o755); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := r.recoverMeta(); err != nil {
+		return err
+	}
+	if err := r.openLog(); err != nil {
+		return err
+	}
+	vow := leadership.Vow{Promised: r.mu.meta.Promised, Led: r.mu.meta.Led}
+	r.mu.follower = leadership.NewFollower(vow, r.options.Lease, r.now())
+	r.recountOrphans(ctx)
+	if r.mu.meta.Copying {
+		return nil
+	}
+	return r.openFile(ctx)
+}
+
+func (r *Replica) recoverMeta() error {
+	m, found, err := readMeta(r.env.FS, r.options.Dir)
+	if err != nil {
+		return err
+	}
+	if found && (m.Cluster != r.options.Cluster || m.Database != r.options.Database) {
+		return base.Errorf(base.KindWrongCluster, "folder %s belongs to database %d of cluster %016x, not to database %d of cluster %016x",
+			r.options.Dir, m.Database, m.Cluster, r.options.Database, r.options.Cluster)
+	}
+	if !found {
+		m = meta{Cluster: r.options.Cluster, Database: r.options.Database, Name: r.options.Name}
+		if err := writeMeta(r.env.FS, r.options.Dir, m); err != nil {
+			return err
+		}
+	}
+	r.mu.meta = m
+	return nil
+}
+
+// openLog opens the log. One that is corrupt is set aside, never served: its
+// replica is copied from a peer.
+func (r *Replica) openLog() error {
+	o := changelog.Options{DatabaseID: r.options.Database, ClusterID: r.options.Cluster}
+	log, found, err := changelog.Open(r.env, r.logDir(), o)
+	if errors.Is(err, changelog.ErrCorrupt) {
+		r.log.Error("the log is corrupt; it is set aside and this replica will be copied from another", "err", err)
+		if err := r.setAside(r.logDir()); err != nil {
+			return err
+		}
+		if err := r.markCopying(err.Error()); err != nil {
+			return err
+		}
+		log, found, err = changelog.Open(r.env, r.logDir(), o)
+	}
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	if found.TornBytes > 0 {
+		r.log.Warn("cut the log's torn tail, which was never acknowledged", "bytes", found.TornBytes, "end", found.End)
+	}
+	r.changes = log
+	return nil
+}
+
+// setAside renames a file or folder that can't be used, for a person to see.
+func (r *Replica) setAside(name string) error {
+	for n := 1; n < 1000; n++ {
+		to := fmt.Sprintf("%s.corrupt-%d", name, n)
+		if _, err := r.env.FS.Stat(to); err == nil {
+			continue
+		}
+		if err := r.env.FS.Rename(name, to); err != nil {
+			return fmt.Errorf("set corrupt log aside: %w", err)
+		}
+		return r.env.FS.SyncDir(r.options.Dir)
+	}
+	return fmt.Errorf("set %s aside: too many of them already", name)
+}
+
+// openFile opens the SQLite file and finds out whether log and file agree.
+func (r *Replica) openFile(ctx context.Context) error {
+	db, err := sqlite.OpenDatabase(ctx, r.path(), sqlite.Options{VFS: r.env.VFS})
+	if base.KindOf(err) == base.KindCorrupt {
+		r.log.Error("the database file is corrupt; this replica will be copied from another", "err", err)
+		return r.markCopying(err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	at, err := prepareFile(ctx, db)
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	r.handle.set(db)
+	r.executed.cut(at.Seq, nil)
+	return r.compare(at)
+}
+
+// prepareFile makes our table where it is missing and returns the position.
+func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error) {
+	conn, err := db.OpenWriter(ctx, sqlite.RoleTool)
+	if err != nil {
+		return base.Position{}, fmt.Errorf("open database file: %w", err)
+	}
+	defer conn.Close()
+	if at, err := readPosition(conn); err == nil {
+		return at, nil
+	}
+	if err := conn.Exec(createPositionSQL); err != nil {
+		return base.Position{}, fmt.Errorf("make position table: %w", err)
+	}
+	return readPosition(conn)
+}
+
+// compare judges SQLite's position by the log. SQLite may lag: it is rolled
+// forward. If it is ahead, a power cut has kept SQLite's writes and lost the
+// log's: nobody was told of them, and nothing here says what they were.
+func (r *Replica) compare(at base.Position) error {
+	end, start := r.changes.End(), r.changes.Start()
+	switch {
+	case at.Seq > end.Seq:
+		r.log.Warn("the database file is ahead of its log", "file", at, "log", end)
+		return r.markCopying(fmt.Sprintf("the database file is at %v, ahead of its log at %v", at, end))
+	case at.Seq+1 < start:
+		return r.markCopying(fmt.Sprintf("the database file is at %v, and its log begins at %d only", at, start))
+	case at.Seq > 0 && at.Seq >= start && r.changes.EpochAt(at.Seq) != at.Epoch:
+		return r.markCopying(fmt.Sprintf("the database file at %v belongs to another history than its log", at))
+	}
+	return nil
+}
+
+// markCopying makes it durable that this replica's files can't be used.
+func (r *Replica) markCopying(reason string) error {
+	return r.changeMeta(func(m *meta) { m.Copying, m.Reason = true, reason })
+}
+
+func (r *Replica) mustCopy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.meta.Copying
+}
+
+// changeMeta writes a changed meta file before the change counts.
+func (r *Replica) changeMeta(change func(*meta)) error {
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	r.mu.Lock()
+	m := r.mu.meta
+	r.mu.Unlock()
+	before := m
+	change(&m)
+	if m == before {
+		return nil
+	}
+	if err := writeMeta(r.env.FS, r.options.Dir, m); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.mu.meta = m
+	r.mu.Unlock()
+	return nil
+}
+
+// adopt takes the SQLite file's contents as the history of a database that has
+// no other replica to copy from: the log begins anew after its position.
+func (r *Replica) adopt(ctx context.Context) error {
+	r.mu.Lock()
+	reason := r.mu.meta.Reason
+	r.mu.Unlock()
+	db, _, release, err := r.useFile()
+	if err != nil {
+		return base.Errorf(base.KindCorrupt, "the only replica of %s can't be used: %s", r.options.Name, reason).
+			WithHint("restore it from a snapshot")
+	}
+	defer release()
+	conn, err := db.Reader(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.ReleaseReader(conn)
+	at, err := readPosition(conn)
+	if err != nil {
+		return err
+	}
+	r.log.Warn("no other replica to copy from: going on with the database file as it is", "position", at, "why", reason)
+	starts := append(r.changes.EpochStarts(), changelog.EpochStart{Epoch: at.Epoch, First: at.Seq})
+	if n := len(starts); n > 1 && starts[n-2].Epoch >= at.Epoch {
+		starts = starts[:n-1]
+	}
+	if err := r.changes.Reset(at, starts); err != nil {
+		return err
+	}
+	return r.changeMeta(func(m *meta) { m.Copying, m.Reason = false, "" })
+}

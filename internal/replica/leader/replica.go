@@ -1,0 +1,338 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// DefaultLease is how long followers promise not to elect another leader after
+// they have heard from theirs.
+const DefaultLease = 300 * time.Millisecond
+
+// Options of a replica.
+type Options struct {
+	Dir       string // the replica's own folder; made when there is none
+	Cluster   uint64
+	Database  base.DatabaseID
+	Name      string
+	Transport transport.Transport
+	Lease     time.Duration // 0 means DefaultLease; the same on every node
+	Events    Events
+}
+
+// Events are told to the node; they must return quickly. Nil fields are set to
+// functions that do nothing.
+type Events struct {
+	// Active says that this replica leads epoch and serves.
+	Active func(epoch base.Epoch)
+	// Effect is what the leader's core asks of the control plane.
+	Effect func(epoch base.Epoch, e leadership.Effect)
+}
+
+func (o *Options) validate() error {
+	if o.Dir == "" || o.Name == "" || o.Transport == nil || o.Database == 0 {
+		return base.Errorf(base.KindInternal, "replica options: folder, name, database and transport must be given")
+	}
+	if o.Lease == 0 {
+		o.Lease = DefaultLease
+	}
+	if o.Events.Active == nil {
+		o.Events.Active = func(base.Epoch) {}
+	}
+	if o.Events.Effect == nil {
+		o.Events.Effect = func(base.Epoch, leadership.Effect) {}
+	}
+	return nil
+}
+
+// Assignment is what the control plane says of a database, as far as one
+// replica needs it.
+type Assignment struct {
+	Epoch    base.Epoch
+	Leader   base.NodeID
+	Replicas []base.NodeID
+	Policy   base.Policy
+	Counting leadership.Counting // as recorded; what elections rely on
+}
+
+// Replica is one node's copy of one single-leader database.
+type Replica struct {
+	env     *env.Env
+	options Options
+	events  Events
+	log     *slog.Logger
+	started time.Time // what Instant counts from
+
+	changes     *changelog.Log
+	executed    milestone // what SQLite has committed here
+	safe        milestone // what can no longer be lost, by the policy
+	flushWanted chan struct{}
+	assigned    chan struct{} // wakes Run; holds one token
+	disk        sync.Mutex    // guards writes of the meta file
+
+	mu struct {
+		sync.Mutex // guards all below; never held over I/O
+		assignment Assignment
+		follower   *leadership.Follower
+		playing    base.Epoch // of the part that is played; 0 between parts
+		leading    *leading
+		role       replica.Role
+		failure    error
+		meta       meta
+		levelAt    time.Time // when this follower was last level with its leader
+		copied     int64
+		copyTotal  int64
+		orphans    int64
+	}
+	partChanged broadcast
+	handle      handle
+	shots       snapshots
+}
+
+var _ replica.Replica = (*Replica)(nil)
+
+// Open opens or makes the replica in o.Dir and recovers it: a torn log tail is
+// cut, and a replica whose files can't be trusted is marked for copying.
+func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		env: e, options: o, events: o.Events, started: e.Clock.Now(),
+		log:         e.Log.With("database", o.Name),
+		flushWanted: make(chan struct{}, 1), assigned: make(chan struct{}, 1),
+	}
+	r.mu.role = replica.RoleStarting
+	r.handle.init()
+	r.shots.turn = make(chan struct{}, 1)
+	if err := r.recover(ctx); err != nil {
+		return nil, fmt.Errorf("open replica of %s: %w", o.Name, err)
+	}
+	return r, nil
+}
+
+// now is the replica's monotonic clock, as the core wants it.
+func (r *Replica) now() leadership.Instant {
+	return leadership.Instant(r.env.Clock.Now().Sub(r.started))
+}
+
+func (r *Replica) assignment() Assignment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.assignment
+}
+
+// Assign tells the replica what the control plane has decided. It may be
+// called at any time, with the same assignment too.
+func (r *Replica) Assign(a Assignment) {
+	r.mu.Lock()
+	r.mu.assignment = a
+	lead := r.mu.leading
+	r.mu.Unlock()
+	if lead != nil && lead.epoch == a.Epoch {
+		lead.acks.reconfigure(r.leaderConfig(a))
+	}
+	wake(r.assigned)
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Replica) wakeFlusher() { wake(r.flushWanted) }
+
+func (r *Replica) leaderConfig(a Assignment) leadership.Config {
+	return leadership.Config{
+		Self: r.options.Transport.Self(), Epoch: a.Epoch, Replicas: a.Replicas, Policy: a.Policy,
+		Counting: a.Counting, Lease: r.options.Lease,
+	}
+}
+
+// part is what a replica does under one assignment.
+type part struct {
+	epoch    base.Epoch
+	leader   base.NodeID
+	promised base.Epoch
+}
+
+// Run plays the part that the assignment gives, until ctx is done or the
+// replica fails for good; it then closes everything it opened.
+func (r *Replica) Run(ctx context.Context) error {
+	for {
+		a, p := r.beginPart()
+		playing, stop := context.WithCancelCause(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- r.play(playing, a, p) }()
+		err := r.watch(ctx, p, ended, stop)
+		stop(nil)
+		r.endPart()
+		if ctx.Err() != nil {
+			return errors.Join(r.Close(), nil)
+		}
+		if err != nil {
+			r.fail(err)
+			return errors.Join(err, r.Close())
+		}
+	}
+}
+
+// watch waits until the part is over: the assignment changed, ctx is done, or
+// the part ended by itself.
+func (r *Replica) watch(ctx context.Context, p part, ended chan error, stop context.CancelCauseFunc) error {
+	for {
+		select {
+		case err := <-ended:
+			if ctx.Err() != nil || errors.Is(err, errPartOver) {
+				return nil
+			}
+			return err
+		case <-ctx.Done():
+			stop(context.Cause(ctx))
+			<-ended
+			return nil
+		case <-r.assigned:
+			if a := r.assignment(); a.Epoch == p.epoch && a.Leader == p.leader && r.vow().Promised <= max(p.promised, p.epoch) {
+				continue
+			}
+			stop(errPartOver)
+			<-ended
+			return nil
+		}
+	}
+}
+
+// errPartOver ends a part without harm; another is played next.
+var errPartOver = errors.New("the assignment has changed")
+
+// play runs one part to its end.
+func (r *Replica) play(ctx context.Context, a Assignment, p part) error {
+	self := r.options.Transport.Self()
+	switch {
+	case a.Epoch == 0 || a.Leader == 0 || p.promised > a.Epoch:
+		return r.rest(ctx)
+	case a.Leader != self:
+		return r.follow(ctx, a)
+	}
+	return r.lead(ctx, a)
+}
+
+// rest waits for another assignment.
+func (r *Replica) rest(ctx context.Context) error {
+	r.setRole(replica.RoleStarting)
+	<-ctx.Done()
+	return errPartOver
+}
+
+func (r *Replica) setRole(role replica.Role) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.role = role
+}
+
+func (r *Replica) setLeading(l *leading) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.leading = l
+	if l != nil {
+		r.mu.role = replica.RoleLeader
+	} else if r.mu.role == replica.RoleLeader {
+		r.mu.role = replica.RoleStarting
+	}
+}
+
+// leading returns the current leadership, or why there is none here.
+func (r *Replica) leading() (*leading, error) {
+	r.mu.Lock()
+	l := r.mu.leading
+	r.mu.Unlock()
+	if l == nil {
+		return nil, r.notLeader()
+	}
+	return l, nil
+}
+
+// notLeader says who leads, as far as this replica knows.
+func (r *Replica) notLeader() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.mu.assignment
+	if r.mu.failure != nil {
+		return base.Errorf(base.KindUnavailable, "the replica of %s on this node has stopped: %v", r.options.Name, r.mu.failure)
+	}
+	if a.Leader == 0 || a.Leader == r.options.Transport.Self() {
+		return base.Errorf(base.KindNoLeader, "database %s has no leader just now", r.options.Name).WithHint("try again; skein status shows why")
+	}
+	e := base.Errorf(base.KindNotLeader, "this node does not lead database %s", r.options.Name)
+	e.Leader = a.Leader
+	return e
+}
+
+func (r *Replica) fail(err error) {
+	r.log.Error("replica stopped", "err", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.role, r.mu.failure = replica.RoleStopped, err
+}
+
+// Close closes the files. Run does so by itself.
+func (r *Replica) Close() error {
+	err := r.handle.close()
+	if r.changes != nil {
+		err = errors.Join(err, r.changes.Close())
+	}
+	return err
+}
+
+// Lineage implements replica.Replica.
+func (r *Replica) Lineage(p base.Position) bool {
+	if p.Epoch == 0 {
+		return true
+	}
+	starts := r.changes.EpochStarts()
+	for i, s := range starts {
+		if s.Epoch == p.Epoch {
+			return i+1 == len(starts) || p.Seq < starts[i+1].First
+		}
+	}
+	return len(starts) == 0 || p.Epoch > starts[len(starts)-1].Epoch || p.Epoch < starts[0].Epoch
+}
+
+// age is how long ago this replica was level with its leader.
+func (r *Replica) age() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.leading != nil {
+		return 0
+	}
+	if r.mu.levelAt.IsZero() {
+		return r.env.Clock.Now().Sub(r.started)
+	}
+	return r.env.Clock.Now().Sub(r.mu.levelAt)
+}
+
+// Describe implements replica.Replica.
+func (r *Replica) Describe(ctx context.Context, sql string) (*session.Description, error) {
+	file, _, release, err := r.useFile()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	d, _, err := file.Describe(ctx, sql, sqlite.GuardAdmin)
+	return d, err
+}

@@ -1,0 +1,292 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica/stream"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+const (
+	shipBytes   = 1 << 20  // of log in one message
+	windowBytes = 16 << 20 // that may be on their way to a follower
+)
+
+// FollowService is the stream service of ServeFollow; its header is a Follow
+// message.
+const FollowService = "follow"
+
+// sender ships the log to one follower.
+type sender struct {
+	leading        *leading
+	node           base.NodeID
+	stream         transport.Stream
+	next           base.Seq // to be sent
+	message        []byte   // reused
+	frames         []byte   // reused
+	unacknowledged atomic.Int64
+	wanted         chan struct{} // the log grew, safe rose, or the window opened
+	lastSent       time.Time
+	sentSafe       base.Seq
+
+	mu struct {
+		sync.Mutex // guards below
+		flights    []flight
+	}
+}
+
+// flight is a batch on its way: it counts against the window until the
+// follower has it on disk.
+type flight struct {
+	last  base.Seq
+	bytes int64
+	at    time.Time
+}
+
+// ServeFollow is the stream service of a leader: it tells the follower how to
+// begin, then ships the log and takes acknowledgements until either ends.
+func (r *Replica) ServeFollow(ctx context.Context, from base.NodeID, q leadership.FollowRequest, s transport.Stream) error {
+	lead, err := r.leading()
+	if err != nil {
+		return err
+	}
+	plan := leadership.PlanFollow(lead.epoch, r.history(), r.changes.Start(), q)
+	if plan.Kind == leadership.PlanFenced {
+		lead.acks.depose(plan.Epoch)
+		lead.fenced(plan.Epoch)
+	}
+	if err := s.Send(stream.AppendPlan(nil, plan)); err != nil {
+		return err
+	}
+	if plan.Kind != leadership.PlanStart {
+		return nil
+	}
+	return lead.serve(ctx, from, plan.From, s)
+}
+
+// history is the shape of this replica's log.
+func (r *Replica) history() leadership.History {
+	starts := r.changes.EpochStarts()
+	h := leadership.History{Last: r.changes.End()}
+	for _, s := range starts {
+		h.Starts = append(h.Starts, leadership.EpochStart{Epoch: s.Epoch, Seq: s.First})
+	}
+	return h
+}
+
+func (l *leading) serve(ctx context.Context, node base.NodeID, from base.Seq, st transport.Stream) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &sender{leading: l, node: node, stream: st, next: from, wanted: make(chan struct{}, 1)}
+	if !l.attach(s, cancel) {
+		return base.Errorf(base.KindForbidden, "node %v is no replica of %s", node, l.replica.options.Name)
+	}
+	defer l.detach(s)
+	sending := make(chan error, 1)
+	go func() {
+		err := s.send(ctx)
+		cancel(err)
+		sending <- err
+	}()
+	err := s.receive(ctx)
+	cancel(err)
+	return errors.Join(err, <-sending)
+}
+
+// attach makes s the one sender to its node; an older one is ended.
+func (l *leading) attach(s *sender, cancel context.CancelCauseFunc) bool {
+	ok := false
+	l.acks.update(func(core *leadership.Leader, now leadership.Instant) { ok = core.Attach(now, s.node, s.next-1) })
+	if !ok {
+		return false
+	}
+	l.mu.Lock()
+	old := l.mu.cancels[s.node]
+	l.mu.senders[s.node], l.mu.cancels[s.node] = s, cancel
+	l.mu.Unlock()
+	if old != nil {
+		old(errReplaced)
+	}
+	s.wake()
+	return true
+}
+
+var errReplaced = errors.New("the follower has connected again")
+
+func (l *leading) detach(s *sender) {
+	l.mu.Lock()
+	current := l.mu.senders[s.node] == s
+	if current {
+		delete(l.mu.senders, s.node)
+		delete(l.mu.cancels, s.node)
+	}
+	l.mu.Unlock()
+	if current {
+		l.acks.update(func(core *leadership.Leader, now leadership.Instant) { core.Detach(now, s.node) })
+	}
+}
+
+// wakeSenders tells every sender that there is something to send.
+func (l *leading) wakeSenders() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.mu.senders {
+		s.wake()
+	}
+}
+
+func (s *sender) wake() { wake(s.wanted) }
+
+// send ships batches as the log grows, and heartbeats when it does not: often
+// enough to keep the lease, and at once when what is safe has risen.
+func (s *sender) send(ctx context.Context) error {
+	r := s.leading.replica
+	every := r.options.Lease / 5
+	timer := r.env.Clock.NewTimer(every)
+	defer timer.Stop()
+	for {
+		sent, err := s.sendNext()
+		if err != nil {
+			return err
+		}
+		if sent {
+			continue
+		}
+		if s.sentSafe < r.safe.get() || r.env.Clock.Now().Sub(s.lastSent) >= every {
+			if err := s.heartbeat(); err != nil {
+				return err
+			}
+		}
+		timer.Reset(every)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.leading.over:
+			return r.notLeader()
+		case <-s.wanted:
+		case <-timer.C():
+		}
+	}
+}
+
+// sendNext sends the next batch, if there is one and the window is open.
+func (s *sender) sendNext() (sent bool, err error) {
+	r := s.leading.replica
+	published := s.leading.acks.publishedSeq().Seq
+	if s.next > published || s.unacknowledged.Load() >= windowBytes {
+		return false, nil
+	}
+	frames, first, last, err := r.changes.ReadFrom(s.next, shipBytes, s.frames)
+	switch {
+	case errors.Is(err, changelog.ErrEnd):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read log from %d: %w", s.next, err)
+	}
+	s.frames = frames[:0:0]
+	if last > published {
+		// The writer has appended a batch that SQLite has not committed yet.
+		if frames, last = until(frames, published); len(frames) == 0 {
+			return false, nil
+		}
+	}
+	return true, s.ship(frames, first, last)
+}
+
+// until cuts frames after the entry that ends at or before seq.
+func until(frames []byte, seq base.Seq) ([]byte, base.Seq) {
+	at, last := 0, base.Seq(0)
+	for at < len(frames) {
+		e, n, err := entry.Decode(frames[at:])
+		if err != nil || e.Last() > seq {
+			break
+		}
+		at, last = at+n, e.Last()
+	}
+	return frames[:at], last
+}
+
+func (s *sender) ship(frames []byte, first, last base.Seq) error {
+	s.message = append(s.message[:0], make([]byte, stream.BatchHeaderSize)...)
+	s.message = append(s.message, frames...)
+	now := s.leading.replica.env.Clock.Now()
+	s.mu.Lock()
+	s.mu.flights = append(s.mu.flights, flight{last: last, bytes: int64(len(frames)), at: now})
+	s.mu.Unlock()
+	s.unacknowledged.Add(int64(len(frames)))
+	s.next = last + 1
+	return s.post(now, first, last)
+}
+
+func (s *sender) heartbeat() error {
+	s.message = append(s.message[:0], make([]byte, stream.BatchHeaderSize)...)
+	end := s.leading.acks.publishedSeq().Seq
+	return s.post(s.leading.replica.env.Clock.Now(), end+1, end)
+}
+
+// post fills in the header and sends the message.
+func (s *sender) post(now time.Time, first, last base.Seq) error {
+	r := s.leading.replica
+	safe := r.safe.get()
+	stream.PutBatch(s.message, stream.Batch{
+		Epoch: s.leading.epoch, First: first, Last: last, Safe: safe, Stamp: r.now(), Wall: now.UnixNano(),
+	})
+	s.lastSent, s.sentSafe = now, safe
+	return s.stream.Send(s.message)
+}
+
+// receive takes the follower's acknowledgements.
+func (s *sender) receive(ctx context.Context) error {
+	for {
+		msg, err := s.stream.Recv()
+		if err != nil {
+			return err
+		}
+		a, err := stream.DecodeAck(msg)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s.land(a.Flushed)
+		s.leading.acks.update(func(core *leadership.Leader, now leadership.Instant) { core.Ack(now, s.node, a) })
+	}
+}
+
+// land takes what the follower has on disk out of the window.
+func (s *sender) land(flushed base.Seq) {
+	s.mu.Lock()
+	n := 0
+	var bytes int64
+	for n < len(s.mu.flights) && s.mu.flights[n].last <= flushed {
+		bytes += s.mu.flights[n].bytes
+		n++
+	}
+	s.mu.flights = s.mu.flights[n:]
+	s.mu.Unlock()
+	if bytes > 0 && s.unacknowledged.Add(-bytes)+bytes >= windowBytes {
+		s.wake()
+	}
+}
+
+// lag is how long the oldest batch that the follower lacks has been on its way.
+func (s *sender) lag(now time.Time, applied base.Seq) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.mu.flights {
+		if f.last > applied {
+			return now.Sub(f.at)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,155 @@
+package leader
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica"
+)
+
+// Status implements replica.Replica.
+func (r *Replica) Status() replica.Status {
+	r.mu.Lock()
+	a, lead := r.mu.assignment, r.mu.leading
+	s := replica.Status{
+		Role: r.mu.role, Epoch: a.Epoch, Leader: a.Leader, Copied: r.mu.copied, CopyTotal: r.mu.copyTotal,
+		Path: r.path(), Orphans: r.mu.orphans,
+	}
+	if r.mu.failure != nil {
+		s.Error = r.mu.failure.Error()
+	} else if r.mu.meta.Copying {
+		s.Error = r.mu.meta.Reason
+	}
+	r.mu.Unlock()
+	s.Age = r.age()
+	s.Appended, s.Flushed = r.changes.End(), r.changes.Flushed()
+	s.Safe = r.safe.get()
+	executed := r.executed.get()
+	s.Applied = base.Position{Epoch: r.changes.EpochAt(executed), Seq: executed}
+	s.LogStart, s.LogBytes = r.changes.Start(), r.changes.Bytes()
+	s.FileBytes = r.fileBytes()
+	if lead != nil {
+		lead.describe(&s)
+	}
+	return s
+}
+
+func (r *Replica) fileBytes() int64 {
+	var n int64
+	for _, suffix := range []string{"", "-wal"} {
+		if st, err := r.env.FS.Stat(r.path() + suffix); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
+}
+
+// describe adds what only the leader knows.
+func (l *leading) describe(s *replica.Status) {
+	a := l.acks
+	a.mu.Lock()
+	now := a.replica.now()
+	core := a.mu.core.Status(now)
+	s.LeaseLive = a.mu.ended == nil && a.mu.core.LeaseLive(now)
+	end := a.mu.published.Seq
+	a.mu.Unlock()
+	s.Degraded = core.Degraded
+	for _, f := range core.Followers {
+		s.Followers = append(s.Followers, l.follower(f, end))
+	}
+	slices.SortFunc(s.Followers, func(x, y replica.Follower) int { return cmp.Compare(x.Node, y.Node) })
+}
+
+func (l *leading) follower(f leadership.FollowerStatus, end base.Seq) replica.Follower {
+	out := replica.Follower{Node: f.Node, Attached: f.Attached, Received: f.Received, Flushed: f.Flushed, Applied: f.Applied}
+	l.mu.Lock()
+	s := l.mu.senders[f.Node]
+	l.mu.Unlock()
+	if s != nil {
+		out.LagBytes = s.unacknowledged.Load()
+	}
+	if f.Applied < end {
+		out.Lag = f.Silence
+		if s != nil {
+			out.Lag = max(out.Lag, s.lag(l.replica.env.Clock.Now(), f.Applied))
+		}
+	}
+	return out
+}
+
+// DegradedReason says why fewer copies count than the policy asks; empty when
+// they don't.
+func (r *Replica) DegradedReason() string {
+	lead, err := r.leading()
+	if err != nil {
+		return ""
+	}
+	lead.acks.mu.Lock()
+	defer lead.acks.mu.Unlock()
+	return lead.acks.mu.core.Status(r.now()).Reason
+}
+
+// Verify checks log and file for damage, which a scrub does from time to time.
+func (r *Replica) Verify(ctx context.Context) error {
+	if err := r.changes.Verify(ctx); err != nil {
+		return err
+	}
+	db, _, release, err := r.useFile()
+	if err != nil {
+		return err
+	}
+	defer release()
+	return db.QuickCheck(ctx)
+}
+
+// ContentHash is a hash of everything that users put into the database, and
+// the position that it belongs to.
+func (r *Replica) ContentHash(ctx context.Context) (hash string, at base.Position, err error) {
+	db, _, release, err := r.useFile()
+	if err != nil {
+		return "", at, err
+	}
+	defer release()
+	shot, err := db.Snapshot(ctx)
+	if err != nil {
+		return "", at, err
+	}
+	defer shot.Close()
+	if at, err = readPosition(shot.Conn()); err != nil {
+		return "", at, err
+	}
+	hash, err = shot.ContentHash()
+	return hash, at, err
+}
+
+// Leading says whether this replica leads, which epoch, and since when it has
+// been able to serve; Silence how long ago a follower last heard its leader.
+func (r *Replica) Leading() (epoch base.Epoch, active bool) {
+	r.mu.Lock()
+	l := r.mu.leading
+	r.mu.Unlock()
+	if l == nil {
+		return 0, false
+	}
+	select {
+	case <-l.ready:
+		return l.epoch, l.acks.leaseLive()
+	default:
+		return l.epoch, false
+	}
+}
+
+// Silence is how long ago this follower last heard its leader.
+func (r *Replica) Silence() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	heard, any := r.mu.follower.Heard()
+	if !any {
+		return r.env.Clock.Now().Sub(r.started)
+	}
+	return r.now().Sub(heard)
+}

@@ -1,0 +1,437 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+const (
+	inboxSize       = 4096    // writes that may wait for the writer; more are refused as busy
+	maxBatchWrites  = 1024    // transactions in one group commit
+	maxBatchBytes   = 4 << 20 // of log entries in one group commit
+	maxResultBytes  = 64 << 20
+	positionTable   = "_skein_position"
+	setPositionSQL  = "UPDATE _skein_position SET epoch = ?1, seq = ?2 WHERE id = 1"
+	readPositionSQL = "SELECT epoch, seq FROM _skein_position WHERE id = 1"
+)
+
+// job is one thing that the writer goroutine does: exactly one field is set.
+type job struct {
+	write *writeJob
+	tx    *writeTx
+	// quiet runs while no batch is open: checkpoints, imports.
+	quiet func()
+}
+
+// writeJob is one autocommit transaction on its way through a group commit.
+type writeJob struct {
+	ctx     context.Context
+	request replica.WriteRequest
+	done    chan writeReply // buffered; gets exactly one reply
+	state   atomic.Uint32   // one of the job states
+	result  replica.WriteResult
+	err     error // the statement failed alone; answered with the batch
+}
+
+// The states of a write job. Who moves it from queued decides its fate: the
+// writer by starting it, the client by giving up.
+const (
+	jobQueued uint32 = iota
+	jobStarted
+	jobGivenUp
+)
+
+type writeReply struct {
+	result *replica.WriteResult
+	err    error
+}
+
+// writer owns the one connection that changes the database, for one epoch.
+type writer struct {
+	replica  *Replica
+	epoch    base.Epoch
+	conn     *sqlite.Conn
+	recorder *row.Recorder
+	acks     *acks
+	inbox    chan job
+	end      base.Seq // of the last batch that SQLite committed
+	buffer   []byte   // frames of the batch being built; reused
+	batch    row.Mark // where the open SQLite transaction's captured rows begin
+}
+
+// run executes jobs until ctx is done. It owns conn and closes it.
+func (w *writer) run(ctx context.Context) error {
+	defer w.conn.Close()
+	var next *job
+	for {
+		var j job
+		if next != nil {
+			j, next = *next, nil
+		} else {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case j = <-w.inbox:
+			}
+		}
+		var err error
+		switch {
+		case j.write != nil:
+			var batch []*writeJob
+			batch, next = w.drain(j.write)
+			err = w.commitBatch(batch)
+		case j.tx != nil:
+			err = w.runTx(ctx, j.tx)
+		case j.quiet != nil:
+			j.quiet()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes what else waits in the inbox into the batch; a job of another
+// sort ends it and is returned.
+func (w *writer) drain(first *writeJob) (batch []*writeJob, next *job) {
+	batch = append(batch, first)
+	for len(batch) < maxBatchWrites {
+		select {
+		case j := <-w.inbox:
+			if j.write == nil {
+				return batch, &j
+			}
+			batch = append(batch, j.write)
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+// commitBatch executes the jobs in one SQLite transaction, each an entry of its
+// own. A returned error ends the leadership: SQLite or the log is unusable.
+func (w *writer) commitBatch(jobs []*writeJob) error {
+	for len(jobs) > 0 {
+		culprit, err := w.tryBatch(jobs)
+		if err != nil || culprit == nil {
+			return err
+		}
+		jobs = slices.DeleteFunc(jobs, func(j *writeJob) bool { return j == culprit })
+		culprit.done <- writeReply{err: culprit.err}
+	}
+	return nil
+}
+
+// tryBatch runs the batch once. A culprit is a job whose failure has undone
+// others with it (an interrupt, OR ROLLBACK) or left half of itself behind (OR
+// FAIL, several statements): it is answered, and the rest must run again.
+func (w *writer) tryBatch(jobs []*writeJob) (culprit *writeJob, err error) {
+	if err := w.begin(); err != nil {
+		return nil, w.refuse(jobs, err)
+	}
+	now := w.replica.env.Clock.Now().UnixNano()
+	w.buffer = w.buffer[:0]
+	end := w.end
+	for i, j := range jobs {
+		mark := w.recorder.Mark()
+		if undone := w.runJob(j, mark); undone {
+			w.rollback()
+			return j, nil
+		}
+		if j.err == nil {
+			if end, j.err = w.appendEntry(end, mark, now); j.err != nil {
+				w.rollback()
+				return j, nil
+			}
+		}
+		j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: end}
+		if len(w.buffer) > maxBatchBytes && i+1 < len(jobs) {
+			return nil, w.split(jobs, i+1, end)
+		}
+	}
+	return nil, w.seal(jobs, end)
+}
+
+// split commits the jobs before n and runs the rest as a batch of its own.
+func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
+	if err := w.seal(jobs[:n], end); err != nil {
+		return err
+	}
+	return w.commitBatch(jobs[n:])
+}
+
+// appendEntry adds what was captured since mark to the batch's frames.
+func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64) (base.Seq, error) {
+	body, changes, err := w.recorder.Take(mark)
+	if err != nil || changes == 0 {
+		return end, err
+	}
+	e := entry.Entry{Epoch: w.epoch, First: end + 1, Count: uint32(changes), Time: now, Kind: entry.Row, Body: body}
+	if err := e.Check(); err != nil {
+		return end, err
+	}
+	w.buffer = entry.Append(w.buffer, &e)
+	return e.Last(), nil
+}
+
+func (w *writer) begin() error {
+	if err := w.conn.BeginImmediate(); err != nil {
+		return fmt.Errorf("begin group commit: %w", err)
+	}
+	w.batch = w.recorder.Mark()
+	return nil
+}
+
+func (w *writer) rollback() {
+	w.conn.SetInterrupt(context.Background())
+	if w.conn.InTransaction() {
+		if err := w.conn.Rollback(); err != nil {
+			w.replica.log.Warn("roll back batch", "err", err)
+		}
+	}
+	w.recorder.Rewind(w.batch)
+}
+
+// refuse answers all jobs with an error that changed nothing.
+func (w *writer) refuse(jobs []*writeJob, err error) error {
+	w.rollback()
+	for _, j := range jobs {
+		j.done <- writeReply{err: err}
+	}
+	return fatalOnly(err)
+}
+
+// fatalOnly keeps the errors after which the replica can't go on; a full disk
+// or a busy file heals by itself.
+func fatalOnly(err error) error {
+	switch base.KindOf(err) {
+	case base.KindCorrupt, base.KindInternal:
+		return err
+	}
+	return nil
+}
+
+// runJob executes a job's statements. A failure is kept in j.err; undone says
+// that it took other jobs' changes with it, or left some of its own behind.
+func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
+	j.result, j.err = replica.WriteResult{}, nil
+	if j.state.Load() == jobQueued && !j.state.CompareAndSwap(jobQueued, jobStarted) || j.state.Load() == jobGivenUp {
+		j.err = canceled(context.Cause(j.ctx))
+		return false
+	}
+	w.conn.SetInterrupt(j.ctx)
+	w.conn.SetGuard(guardOf(j.request.Guard))
+	defer w.conn.SetGuard(sqlite.GuardOwn)
+	before := w.conn.TotalChanges()
+	several := len(j.request.Statements) > 1
+	for _, s := range j.request.Statements {
+		if j.err = w.runStatement(j, s); j.err != nil {
+			break
+		}
+	}
+	w.conn.SetInterrupt(context.Background())
+	if j.err == nil {
+		return false
+	}
+	if !w.conn.InTransaction() || several || w.conn.TotalChanges() != before {
+		return true
+	}
+	w.recorder.Rewind(mark)
+	return false
+}
+
+func (w *writer) runStatement(j *writeJob, s replica.Statement) error {
+	st, err := w.conn.Prepare(s.SQL)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	limit := j.request.MaxResultBytes
+	if limit == 0 {
+		limit = maxResultBytes
+	}
+	res, err := execute(w.conn, st, s.Args, limit)
+	if err != nil {
+		return err
+	}
+	if err := w.recorder.Statement(st.Info(), s.SQL); err != nil {
+		return err
+	}
+	j.result = res
+	return w.recorder.Err()
+}
+
+// execute steps a statement to its end and keeps its rows, up to limit bytes.
+func execute(conn *sqlite.Conn, st *sqlite.Stmt, args []base.Value, limit int) (r replica.WriteResult, err error) {
+	if err := st.BindAll(args); err != nil {
+		return r, err
+	}
+	columns := st.ColumnCount()
+	size := 0
+	for {
+		more, err := st.Step()
+		if err != nil {
+			return r, err
+		}
+		if !more {
+			break
+		}
+		values := make([]base.Value, columns)
+		for i := range values {
+			values[i] = clone(st.Column(i))
+			size += 16 + len(values[i].Bytes)
+		}
+		if size > limit {
+			return r, base.Errorf(base.KindTooLarge, "the statement's result is larger than %d bytes", limit).
+				WithHint("return fewer rows, or read them with a SELECT, which is not held in memory")
+		}
+		r.Rows = append(r.Rows, values)
+	}
+	info := st.Info()
+	r.Columns = columnsOf(st)
+	r.Result = session.Result{Tag: info.Tag, LastInsertID: conn.LastInsertRowID()}
+	if info.Kind == session.Write {
+		r.Result.RowsAffected = conn.Changes()
+	} else if columns > 0 {
+		r.Result.RowsAffected = int64(len(r.Rows))
+	}
+	return r, nil
+}
+
+// seal puts the batch into the log, commits it in SQLite and hands its jobs to
+// those who wait for acknowledgements. On an error nothing of it stands.
+func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
+	if end == w.end {
+		w.rollback()
+		w.publish(jobs)
+		return nil
+	}
+	if err := w.commit(end); err != nil {
+		return w.refuse(jobs, err)
+	}
+	w.publish(jobs)
+	return nil
+}
+
+// commit appends w.buffer to the log and commits SQLite. When SQLite refuses,
+// the log's tail is cut before anyone has seen it.
+func (w *writer) commit(end base.Seq) error {
+	if err := setPosition(w.conn, base.Position{Epoch: w.epoch, Seq: end}); err != nil {
+		return err
+	}
+	if err := w.replica.changes.Append(w.buffer, w.end+1, end, w.epoch); err != nil {
+		return fmt.Errorf("append to the log: %w", err)
+	}
+	if err := w.conn.Commit(); err != nil {
+		if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
+			return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut)
+		}
+		return err
+	}
+	w.end = end
+	w.recorder.Rewind(w.batch)
+	return nil
+}
+
+// publish lets the followers, the flusher and the readers see the batch.
+func (w *writer) publish(jobs []*writeJob) {
+	groups := make([]group, 0, 2)
+	for _, j := range jobs {
+		d := j.request.Durability
+		at := -1
+		for i := range groups {
+			if groups[i].asked == d {
+				at = i
+			}
+		}
+		if at < 0 {
+			groups = append(groups, group{seq: w.end, asked: d})
+			at = len(groups) - 1
+		}
+		groups[at].settle = append(groups[at].settle, j.settle)
+	}
+	p := base.Position{Epoch: w.epoch, Seq: w.end}
+	w.replica.executed.raise(w.end)
+	w.acks.publish(p, w.replica.changes.Flushed(), groups)
+	w.replica.wakeFlusher()
+}
+
+// settle answers the client; it is called exactly once, from any goroutine.
+func (j *writeJob) settle(reached string, degraded bool, err error) {
+	switch {
+	case j.err != nil:
+		j.done <- writeReply{err: j.err}
+	case err != nil:
+		j.done <- writeReply{err: err}
+	default:
+		j.result.Result.Asked = j.request.Durability
+		j.result.Result.Reached, j.result.Result.Degraded = reached, degraded
+		j.done <- writeReply{result: &j.result}
+	}
+}
+
+func setPosition(conn *sqlite.Conn, p base.Position) error {
+	st, err := conn.PrepareOwn(setPositionSQL)
+	if err != nil {
+		return fmt.Errorf("set position: %w", err)
+	}
+	defer st.Close()
+	if err := st.BindAll([]base.Value{base.IntValue(int64(p.Epoch)), base.IntValue(int64(p.Seq))}); err != nil {
+		return fmt.Errorf("set position: %w", err)
+	}
+	if _, err := st.Step(); err != nil {
+		return fmt.Errorf("set position: %w", err)
+	}
+	return nil
+}
+
+func canceled(cause error) error {
+	if e, ok := errors.AsType[*base.Error](cause); ok {
+		return e
+	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return base.Errorf(base.KindTimeout, "the statement's time ran out before it began")
+	}
+	return base.Errorf(base.KindCanceled, "canceled before the statement began")
+}
+
+func guardOf(g replica.Guard) sqlite.Guard {
+	switch g {
+	case replica.GuardRead:
+		return sqlite.GuardRead
+	case replica.GuardWrite:
+		return sqlite.GuardWrite
+	}
+	return sqlite.GuardAdmin
+}
+
+func clone(v base.Value) base.Value {
+	if v.Bytes != nil {
+		v.Bytes = append([]byte(nil), v.Bytes...)
+	}
+	return v
+}
+
+func columnsOf(st *sqlite.Stmt) []session.Column {
+	n := st.ColumnCount()
+	if n == 0 {
+		return nil
+	}
+	columns := make([]session.Column, n)
+	for i := range columns {
+		c := &columns[i]
+		c.Name, c.DeclType, c.Table, c.Origin = st.ColumnInfo(i)
+	}
+	return columns
+}

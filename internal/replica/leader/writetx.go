@@ -1,0 +1,365 @@
+package leader
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/sqltext"
+)
+
+// writeTx is an interactive transaction. The writer goroutine grants it the
+// write connection and waits; the session's goroutine uses the connection
+// under use.mu, so that a timeout takes it back only between statements.
+type writeTx struct {
+	replica  *Replica
+	ctx      context.Context // of the session's BeginWrite call
+	request  replica.BeginRequest
+	granted  chan error // buffered; one reply
+	finish   chan txEnd // unbuffered: the writer goroutine receives
+	finished chan struct{}
+	deadline context.Context // ends at the total timeout
+
+	conn     *sqlite.Conn
+	recorder *row.Recorder
+	begun    base.Position
+
+	use struct {
+		sync.Mutex // held while a statement runs
+		lastUse    time.Time
+		over       error // set once: why the transaction is over
+		marks      []savepoint
+	}
+}
+
+// savepoint is a client's SAVEPOINT and what had been captured by then.
+type savepoint struct {
+	name string
+	mark row.Mark
+}
+
+// txEnd asks the writer goroutine to commit or roll back.
+type txEnd struct {
+	commit     bool
+	durability base.Durability
+	reply      chan writeReply // buffered
+}
+
+// BeginWrite implements replica.Replica.
+func (r *Replica) BeginWrite(ctx context.Context, q replica.BeginRequest) (replica.WriteTx, error) {
+	lead, err := r.leading()
+	if err != nil {
+		return nil, err
+	}
+	t := &writeTx{replica: r, ctx: ctx, request: q, granted: make(chan error, 1), finish: make(chan txEnd), finished: make(chan struct{})}
+	if err := lead.submit(ctx, job{tx: t}); err != nil {
+		return nil, err
+	}
+	select {
+	case err := <-t.granted:
+		if err != nil {
+			return nil, err
+		}
+	case <-lead.over:
+		select {
+		case err := <-t.granted:
+			if err == nil {
+				break
+			}
+			return nil, err
+		default:
+			return nil, r.notLeader()
+		}
+	case <-ctx.Done():
+		// Nobody will use the grant; the idle timeout or this gives it back.
+		go t.abandon()
+		return nil, canceled(context.Cause(ctx))
+	}
+	return t, nil
+}
+
+// abandon returns a grant that came after its session had stopped waiting.
+func (t *writeTx) abandon() {
+	if err := <-t.granted; err == nil {
+		t.Rollback()
+	}
+}
+
+// runTx grants the connection and serves until the transaction ends.
+func (w *writer) runTx(ctx context.Context, t *writeTx) error {
+	if err := w.grant(t); err != nil {
+		t.granted <- err
+		return fatalOnly(err)
+	}
+	policy := w.replica.assignment().Policy
+	idle, total := timeouts(policy)
+	deadline, cancel := w.replica.env.Clock.WithTimeout(ctx, total, txTimeout("its total time of %v", total))
+	defer cancel()
+	t.deadline = deadline
+	t.use.lastUse = w.replica.env.Clock.Now()
+	t.granted <- nil
+	defer close(t.finished)
+	timer := w.replica.env.Clock.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		select {
+		case end := <-t.finish:
+			return w.endTx(t, end)
+		case <-deadline.Done():
+			w.takeBack(t, context.Cause(deadline))
+			return nil
+		case <-timer.C():
+			if left := t.idleLeft(w.replica.env.Clock, idle); left > 0 {
+				timer.Reset(left)
+				continue
+			}
+			w.takeBack(t, txTimeout("%v without a statement", idle))
+			return nil
+		}
+	}
+}
+
+func timeouts(p base.Policy) (idle, total time.Duration) {
+	idle, total = p.TxIdleTimeout, p.TxTotalTimeout
+	if idle == 0 {
+		idle = base.DefaultTxIdleTimeout
+	}
+	if total == 0 {
+		total = base.DefaultTxTotalTimeout
+	}
+	return idle, total
+}
+
+func txTimeout(format string, args ...any) error {
+	e := base.Errorf(base.KindTimeout, "the transaction held the writer for "+format+" and was rolled back", args...).
+		WithHint("other writes wait for an open transaction; keep it short, or raise the database's tx_idle_timeout or tx_total_timeout")
+	e.SQLState = "25P03"
+	return e
+}
+
+// idleLeft is how long the session may still stay silent; running counts as use.
+func (t *writeTx) idleLeft(clock env.Clock, idle time.Duration) time.Duration {
+	if !t.use.TryLock() {
+		return idle
+	}
+	defer t.use.Unlock()
+	return idle - clock.Now().Sub(t.use.lastUse)
+}
+
+func (w *writer) grant(t *writeTx) error {
+	if err := context.Cause(t.ctx); err != nil {
+		return canceled(err)
+	}
+	at := base.Position{Epoch: w.epoch, Seq: w.end}
+	if s := t.request.Snapshot; s != nil && s.Seq != at.Seq {
+		return base.Errorf(base.KindConflict, "the transaction read the database at %v, and it is at %v now: its reads are out of date", *s, at).
+			WithHint("run the transaction again from its BEGIN")
+	}
+	if err := w.begin(); err != nil {
+		return err
+	}
+	t.conn, t.recorder, t.begun = w.conn, w.recorder, at
+	w.conn.SetGuard(guardOf(t.request.Guard) | sqlite.AllowSavepoint)
+	return nil
+}
+
+// takeBack interrupts and rolls back on behalf of the policy.
+func (w *writer) takeBack(t *writeTx, cause error) {
+	t.use.Lock()
+	defer t.use.Unlock()
+	if t.use.over == nil {
+		t.use.over = cause
+	}
+	w.releaseConn()
+	w.rollback()
+}
+
+func (w *writer) releaseConn() {
+	w.conn.SetGuard(sqlite.GuardOwn)
+	w.conn.SetInterrupt(context.Background())
+}
+
+// endTx commits or rolls back in the writer goroutine.
+func (w *writer) endTx(t *writeTx, end txEnd) error {
+	w.releaseConn()
+	j := &writeJob{request: replica.WriteRequest{Durability: end.durability}, done: end.reply}
+	j.result.Result.Tag = "COMMIT"
+	if !end.commit || !w.conn.InTransaction() {
+		w.rollback()
+		j.result.Result.Tag = "ROLLBACK"
+		j.result.Result.Position = t.begun
+		end.reply <- writeReply{result: &j.result}
+		return nil
+	}
+	w.buffer = w.buffer[:0]
+	last, err := w.appendEntry(w.end, w.batch, w.replica.env.Clock.Now().UnixNano())
+	if err != nil {
+		return w.refuse([]*writeJob{j}, err)
+	}
+	j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: last}
+	return w.seal([]*writeJob{j}, last)
+}
+
+// Query implements replica.WriteTx.
+func (t *writeTx) Query(ctx context.Context, s replica.Statement) (session.Rows, error) {
+	res, err := t.run(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	// What the statement saw may include commits that are still on their way.
+	if err := t.replica.waitSafe(ctx, t.begun); err != nil {
+		return nil, err
+	}
+	return newRows(res), nil
+}
+
+func (t *writeTx) run(ctx context.Context, s replica.Statement) (*replica.WriteResult, error) {
+	t.use.Lock()
+	defer t.use.Unlock()
+	if t.use.over != nil {
+		return nil, t.use.over
+	}
+	defer func() { t.use.lastUse = t.replica.env.Clock.Now() }()
+	ctx, cancel := merge(ctx, t.deadline)
+	defer cancel()
+	t.conn.SetInterrupt(ctx)
+	res, err := t.statement(s)
+	t.conn.SetInterrupt(context.Background())
+	if !t.conn.InTransaction() {
+		t.use.over = base.Errorf(base.KindSQL, "the transaction was rolled back by an earlier error")
+		if err == nil {
+			err = t.use.over
+		}
+	}
+	return res, err
+}
+
+// merge returns ctx that also ends, with its cause, when other does.
+func merge(ctx, other context.Context) (context.Context, context.CancelFunc) {
+	merged, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+	return merged, func() { stop(); cancel(nil) }
+}
+
+// statement runs one statement inside a savepoint of ours, so that its failure
+// undoes it alone, and keeps the captured rows in step with the client's own
+// savepoints.
+func (t *writeTx) statement(s replica.Statement) (*replica.WriteResult, error) {
+	st, err := t.conn.Prepare(s.SQL)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	info := st.Info()
+	mark := t.recorder.Mark()
+	if info.Kind == session.Savepoint {
+		return t.savepoint(st, s)
+	}
+	before := t.conn.TotalChanges()
+	res, err := execute(t.conn, st, s.Args, maxResultBytes)
+	if err == nil {
+		if err = t.recorder.Statement(info, s.SQL); err == nil {
+			err = t.recorder.Err()
+		}
+		if err != nil {
+			t.use.over = err // Captured rows no longer match: only a rollback is left.
+		}
+		return &res, err
+	}
+	if t.conn.InTransaction() && t.conn.TotalChanges() != before {
+		t.use.over = base.Errorf(base.KindSQL, "a statement with OR FAIL stopped in the middle of a transaction; it can only be rolled back").
+			WithHint("use OR ABORT (the default) inside transactions")
+	}
+	t.recorder.Rewind(mark)
+	return nil, err
+}
+
+// savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO.
+func (t *writeTx) savepoint(st *sqlite.Stmt, s replica.Statement) (*replica.WriteResult, error) {
+	mark := t.recorder.Mark()
+	res, err := execute(t.conn, st, s.Args, maxResultBytes)
+	if err != nil {
+		return nil, err
+	}
+	action, name := sqltext.ParseSavepoint(s.SQL)
+	at := len(t.use.marks) - 1
+	for at >= 0 && action != sqltext.SavepointNew && !strings.EqualFold(t.use.marks[at].name, name) {
+		at--
+	}
+	switch {
+	case action == sqltext.SavepointNew:
+		t.use.marks = append(t.use.marks, savepoint{name: name, mark: mark})
+	case at < 0: // SQLite has accepted a name that this book lacks: stay safe.
+		t.use.over = base.Errorf(base.KindInternal, "savepoint %q is not in the transaction's book", name)
+		return nil, t.use.over
+	case action == sqltext.SavepointRelease:
+		t.use.marks = t.use.marks[:at]
+	case action == sqltext.SavepointBack:
+		t.recorder.Rewind(t.use.marks[at].mark)
+		t.use.marks = t.use.marks[:at+1]
+	}
+	return &res, nil
+}
+
+// Alive implements replica.WriteTx.
+func (t *writeTx) Alive() bool {
+	t.use.Lock()
+	defer t.use.Unlock()
+	return t.use.over == nil
+}
+
+// Commit implements replica.WriteTx.
+func (t *writeTx) Commit(ctx context.Context, d base.Durability) (session.Result, error) {
+	t.use.Lock()
+	over := t.use.over
+	if over == nil {
+		t.use.over = base.Errorf(base.KindInvalid, "the transaction is over")
+	}
+	t.use.Unlock()
+	if over != nil {
+		t.end(txEnd{reply: make(chan writeReply, 1)})
+		return session.Result{}, over
+	}
+	end := txEnd{commit: true, durability: d, reply: make(chan writeReply, 1)}
+	if !t.end(end) {
+		return session.Result{}, t.tookBack()
+	}
+	return t.replica.await(ctx, end.reply)
+}
+
+// tookBack is why the writer was gone when the session wanted to commit.
+func (t *writeTx) tookBack() error {
+	return base.Errorf(base.KindTimeout, "the transaction had been rolled back: its time was over or the leader changed").
+		WithHint("run the transaction again from its BEGIN")
+}
+
+// end hands e to the writer goroutine; false when it has already moved on.
+func (t *writeTx) end(e txEnd) bool {
+	select {
+	case t.finish <- e:
+		return true
+	case <-t.finished:
+		return false
+	}
+}
+
+// Rollback implements replica.WriteTx.
+func (t *writeTx) Rollback() error {
+	t.use.Lock()
+	if t.use.over == nil {
+		t.use.over = base.Errorf(base.KindInvalid, "the transaction is over")
+	}
+	t.use.Unlock()
+	e := txEnd{reply: make(chan writeReply, 1)}
+	if t.end(e) {
+		<-e.reply
+	}
+	return nil
+}
