@@ -122,6 +122,7 @@ func (c *cluster) found(n int) {
 		c.join(base.NodeID(i))
 	}
 	c.settle(n, wantVoters(n))
+	c.leader()
 }
 
 func wantVoters(n int) int { return []int{0, 1, 2, 3, 3, 5, 5, 5}[n] }
