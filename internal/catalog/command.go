@@ -139,6 +139,7 @@ var decoders = map[string]func(json.RawMessage) (Action, error){
 	"set_replicas":      decodeAs[SetReplicas],
 	"replica_ready":     decodeAs[ReplicaReady],
 	"elect":             decodeAs[Elect],
+	"set_counting":      decodeAs[SetCounting],
 	"create_user":       decodeAs[CreateUser],
 	"set_password":      decodeAs[SetPassword],
 	"grant":             decodeAs[Grant],

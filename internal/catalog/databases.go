@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/leadership"
 )
 
 // CreateDatabase makes a database and places it; Result.Database is its id.
@@ -54,6 +55,20 @@ type Elect struct {
 	From     base.Position   `json:"from"`
 	Reason   string          `json:"reason"`
 	Lossy    bool            `json:"lossy"`
+	// Revision of the counting that the election relied on.
+	Revision uint64 `json:"revision"`
+	// Counting replaces the recorded one when an operator has forced the
+	// election: what it leaves out counts no more.
+	Counting *leadership.Counting `json:"counting,omitempty"`
+}
+
+// SetCounting records another counting. The leader of Epoch proposes it, and
+// obeys both until it is recorded; Counting.Revision must follow the recorded
+// one.
+type SetCounting struct {
+	Database base.DatabaseID     `json:"database"`
+	Epoch    base.Epoch          `json:"epoch"`
+	Counting leadership.Counting `json:"counting"`
 }
 
 func (CreateDatabase) verb() string { return "create_database" }
@@ -62,6 +77,7 @@ func (DropDatabase) verb() string   { return "drop_database" }
 func (SetReplicas) verb() string    { return "set_replicas" }
 func (ReplicaReady) verb() string   { return "replica_ready" }
 func (Elect) verb() string          { return "elect" }
+func (SetCounting) verb() string    { return "set_counting" }
 
 // NamePattern is what a database's name must look like.
 const NamePattern = `^[a-z_][a-z0-9_-]{0,62}$`
@@ -138,6 +154,7 @@ func (a AlterDatabase) apply(d *draft) *base.Error {
 	}
 	db.Policy = a.Policy
 	d.place(db)
+	db.countAnew()
 	return nil
 }
 
@@ -202,6 +219,7 @@ func (d *draft) removeReplica(db *Database, id base.NodeID) *base.Error {
 			WithHint("alter the policy first, or add another replica")
 	}
 	*db = next
+	db.countAnew()
 	return nil
 }
 
@@ -225,8 +243,17 @@ func (a Elect) apply(d *draft) *base.Error {
 	if a.Epoch != db.Epoch+1 {
 		return base.Errorf(base.KindConflict, "database %q is in epoch %d, so that epoch %d is not next", db.Name, db.Epoch, a.Epoch)
 	}
+	if a.Revision != db.Counting.Revision {
+		return base.Errorf(base.KindConflict, "database %q counts by revision %d, not %d", db.Name, db.Counting.Revision, a.Revision)
+	}
 	if err := d.mayLead(*db, a.Leader); err != nil {
 		return err
+	}
+	if a.Counting != nil {
+		if err := a.Counting.Validate(); err != nil {
+			return base.Errorf(base.KindInvalid, "%w", err)
+		}
+		db.count(*a.Counting)
 	}
 	if len(a.Reason) > maxText {
 		return base.Errorf(base.KindInvalid, "the reason has more than %d bytes", maxText)
@@ -234,6 +261,28 @@ func (a Elect) apply(d *draft) *base.Error {
 	db.Epoch, db.Leader = a.Epoch, a.Leader
 	db.LastElection = Election{d.applied, a.Epoch, a.Leader, a.From, a.Reason, a.Lossy}
 	return nil
+}
+
+func (a SetCounting) apply(d *draft) *base.Error {
+	db, err := d.liveIn(a.Database, a.Epoch)
+	if err != nil {
+		return err
+	}
+	if a.Counting.Revision != db.Counting.Revision+1 {
+		return base.Errorf(base.KindConflict, "database %q counts by revision %d, so that %d is not next", db.Name, db.Counting.Revision, a.Counting.Revision)
+	}
+	if err := a.Counting.Validate(); err != nil {
+		return base.Errorf(base.KindInvalid, "%w", err)
+	}
+	db.count(a.Counting)
+	return nil
+}
+
+// count records a counting; whoever it counts has a full copy.
+func (d *Database) count(c leadership.Counting) {
+	c.Revision = d.Counting.Revision + 1
+	d.Counting = c
+	d.Copying = without(d.Copying, c.Has)
 }
 
 func (d *draft) mayLead(db Database, id base.NodeID) *base.Error {

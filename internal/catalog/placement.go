@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/leadership"
 )
 
 // placeAll gives every database the replicas that its policy asks for and the
@@ -35,6 +36,14 @@ func (d *draft) place(db *Database) {
 	}
 }
 
+// countAnew counts a database that has no history yet by its replicas and
+// policy. From the first epoch on only its leader has the counting changed.
+func (d *Database) countAnew() {
+	if c := leadership.Count(d.Replicas, d.Policy); d.Epoch == 0 && !c.Same(d.Counting) {
+		d.count(c)
+	}
+}
+
 func byLoad(load map[base.NodeID]int) func(a, b Node) int {
 	return func(a, b Node) int {
 		return cmp.Or(cmp.Compare(load[a.ID], load[b.ID]), cmp.Compare(a.JoinedAt, b.JoinedAt), cmp.Compare(a.ID, b.ID))
@@ -47,6 +56,7 @@ func (d *Database) add(id base.NodeID) {
 	if d.Epoch > 0 {
 		d.Copying = slices.Sorted(slices.Values(append(slices.Clone(d.Copying), id)))
 	}
+	d.countAnew()
 }
 
 // wanted is how many replicas the policy asks for.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/leadership"
 )
 
 // Limits of the state, so that a snapshot of it always fits one message.
@@ -76,7 +77,11 @@ type Database struct {
 	// Leader is 0 before the first election, and after its node was removed.
 	Leader       base.NodeID `json:"leader"`
 	LastElection Election    `json:"last_election"`
-	CreatedAt    uint64      `json:"created_at"`
+	// Counting is what elections rely on: who holds every acknowledged write.
+	// Package leadership says why it may differ from Replicas and Policy; only
+	// the leader of Epoch has it changed.
+	Counting  leadership.Counting `json:"counting"`
+	CreatedAt uint64              `json:"created_at"`
 	// Dropped databases stay listed for a while. One that is not listed and
 	// whose id is below State.NextDatabase has been dropped as well.
 	Dropped bool `json:"dropped,omitempty"`
