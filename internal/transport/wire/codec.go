@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
+	"sync"
 
 	"google.golang.org/grpc/mem"
 
@@ -56,21 +58,54 @@ type codec struct{}
 func (codec) Name() string { return "skein" }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	pool := mem.DefaultBufferPool()
 	switch m := v.(type) {
 	case []byte:
-		return mem.BufferSlice{mem.Copy(m, pool)}, nil
+		return mem.BufferSlice{mem.Copy(m, sendBuffers)}, nil
 	case addressed:
-		buffer := pool.Get(1 + len(m.name) + len(m.body))
+		buffer := sendBuffers.Get(1 + len(m.name) + len(m.body))
 		m.appendTo((*buffer)[:0])
-		return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
+		return mem.BufferSlice{mem.NewBuffer(buffer, sendBuffers)}, nil
 	case framed:
-		buffer := pool.Get(1 + len(m.body))
+		buffer := sendBuffers.Get(1 + len(m.body))
 		(*buffer)[0] = byte(m.kind)
 		copy((*buffer)[1:], m.body)
-		return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
+		return mem.BufferSlice{mem.NewBuffer(buffer, sendBuffers)}, nil
 	}
 	return nil, fmt.Errorf("message of type %T", v)
+}
+
+// bufferPool is a mem.BufferPool that does not clear what it hands out: gRPC's
+// own clears a whole megabyte for a message of 64 KiB.
+type bufferPool struct {
+	classes [25]sync.Pool // of *[]byte; class i has a capacity of 1<<i
+}
+
+var sendBuffers = &bufferPool{}
+
+// smallest is the class that gRPC is willing to return to a pool.
+const smallest = 11
+
+// Get implements mem.BufferPool.
+func (p *bufferPool) Get(length int) *[]byte {
+	class := max(bits.Len(uint(max(length, 1)-1)), smallest)
+	if length <= 1<<(smallest-1) || class >= len(p.classes) {
+		b := make([]byte, length)
+		return &b
+	}
+	if b, ok := p.classes[class].Get().(*[]byte); ok {
+		*b = (*b)[:length]
+		return b
+	}
+	b := make([]byte, length, 1<<class)
+	return &b
+}
+
+// Put implements mem.BufferPool.
+func (p *bufferPool) Put(b *[]byte) {
+	class := bits.Len(uint(cap(*b))) - 1
+	if class >= smallest && class < len(p.classes) && cap(*b) == 1<<class {
+		p.classes[class].Put(b)
+	}
 }
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {

@@ -18,6 +18,7 @@ import (
 
 // Redialing: at once after a connection breaks, then with growing pauses.
 const (
+	probePause = 100 * time.Millisecond // between breaks that are followed by a dial at once
 	firstPause = 10 * time.Millisecond
 	longPause  = 500 * time.Millisecond
 	steadyTime = time.Second // a connection that lasts this long was a good one
@@ -127,9 +128,15 @@ func (p *peer) run() {
 		}
 	}
 	pauses := backoff{random: p.t.env.Rand}
+	var probed time.Time // when a break was last followed by a dial at once
 	for p.ctx.Err() == nil {
-		if p.connectOnce(report) >= steadyTime {
+		connected, lasted := p.connectOnce(report)
+		if lasted >= steadyTime {
 			pauses.reset()
+		}
+		if now := p.t.env.Clock.Now(); connected && now.Sub(probed) >= probePause {
+			probed = now
+			continue // The answer tells whether the process is gone.
 		}
 		p.pause(pauses.next())
 	}
@@ -137,14 +144,14 @@ func (p *peer) run() {
 
 // connectOnce dials, serves the connection until it is gone, and returns how
 // long it lasted.
-func (p *peer) connectOnce(report func(transport.Reach)) time.Duration {
+func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted time.Duration) {
 	p.queue.open()
 	defer p.queue.shut()
 	ch, err := p.t.dial(p.ctx, p.address, p.id, classControl)
 	if err != nil {
 		p.failed(err)
 		report(reachOf(err))
-		return 0
+		return false, 0
 	}
 	began := p.t.env.Clock.Now()
 	report(transport.Reached)
@@ -152,7 +159,7 @@ func (p *peer) connectOnce(report func(transport.Reach)) time.Duration {
 	p.sendControl(ch)
 	ch.close()
 	report(transport.Lost)
-	return p.t.env.Clock.Now().Sub(began)
+	return true, p.t.env.Clock.Now().Sub(began)
 }
 
 func (p *peer) failed(err error) {
@@ -169,9 +176,6 @@ func (p *peer) forgiveLinks() {
 }
 
 func (p *peer) pause(d time.Duration) {
-	if d == 0 {
-		return
-	}
 	timer := p.t.env.Clock.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -291,7 +295,7 @@ func (q *controlQueue) shut() {
 	q.isOpen, q.queue, q.bytes = false, nil, 0
 }
 
-// backoff makes the pauses between dials: none, then doubling up to a cap.
+// backoff makes the pauses between dials: they double up to a cap.
 type backoff struct {
 	random env.Rand
 	tries  int
@@ -300,10 +304,7 @@ type backoff struct {
 func (b *backoff) reset() { b.tries = 0 }
 
 func (b *backoff) next() time.Duration {
+	d := min(firstPause<<min(b.tries, 10), longPause)
 	b.tries++
-	if b.tries == 1 {
-		return 0
-	}
-	d := min(firstPause<<min(b.tries-2, 10), longPause)
-	return d*3/4 + time.Duration(b.random.Uint64()%uint64(d/2))
+	return d*3/4 + time.Duration(b.random.Uint64()%uint64(d/4))
 }
