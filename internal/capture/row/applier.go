@@ -67,9 +67,15 @@ func (a *Applier) Undo(body []byte) error {
 			return fmt.Errorf("undo: %w", err)
 		}
 	}
-	for rec := range a.reader.Backward() {
-		if err := a.apply(inverse(rec)); err != nil {
-			return fmt.Errorf("undo: %w", err)
+	// Rows first: a row that comes back counts in sqlite_sequence, too.
+	for _, sequences := range [2]bool{false, true} {
+		for rec := range a.reader.Backward() {
+			if (rec.Kind == rowformat.Sequence) != sequences {
+				continue
+			}
+			if err := a.apply(inverse(rec)); err != nil {
+				return fmt.Errorf("undo: %w", err)
+			}
 		}
 	}
 	if err := a.reader.Err(); err != nil {

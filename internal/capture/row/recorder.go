@@ -36,6 +36,8 @@ type Recorder struct {
 	statistics bool // statistics have changed since the last Take
 	generation int  // counts what would have to be read again after a ROLLBACK
 
+	rewritten []rewritten // rows that blob I/O wrote to, not recorded yet
+
 	unseen   string // a table that changed but was not in the schema
 	unseenAt rowformat.Mark
 	err      error
@@ -60,6 +62,7 @@ func (r *Recorder) Close() { r.conn.OnPreUpdate(nil) }
 // Mark returns the present place.
 func (r *Recorder) Mark() Mark {
 	r.fail(r.flushVirtual())
+	r.fail(r.settleAll())
 	if r.taken && r.buffer.Mark().After(r.takenAt) {
 		r.fail(base.Errorf(base.KindInternal, "rows have changed after the transaction was taken"))
 	}
@@ -76,7 +79,7 @@ func (r *Recorder) Rewind(m Mark) {
 	if !m.at.After(r.unseenAt) {
 		r.unseen = ""
 	}
-	r.taken = false
+	r.taken, r.rewritten = false, nil
 	r.buffer.Rewind(m.at)
 	if m.generation != r.generation {
 		r.fail(r.reload())
@@ -106,6 +109,7 @@ func (r *Recorder) complete() error {
 // body without changes is nil. The bytes are valid until the next Take.
 func (r *Recorder) Take(m Mark) (body []byte, changes int, err error) {
 	r.fail(r.flushVirtual())
+	r.fail(r.settleAll())
 	r.fail(r.checkSchema())
 	if r.err == nil {
 		r.fail(r.recordContents(m))
@@ -247,6 +251,14 @@ func (r *Recorder) find(name string) *table {
 }
 
 func (r *Recorder) record(t *table, p *sqlite.PreUpdate) (err error) {
+	if p.Op == sqlite.Delete && p.BlobWrite() >= 0 {
+		return r.noteBlobWrite(t, p)
+	}
+	if len(r.rewritten) > 0 {
+		if err := r.settleBefore(t, p); err != nil {
+			return err
+		}
+	}
 	switch p.Op {
 	case sqlite.Insert:
 		r.buffer.BeginInsert(t.id, p.NewRowID)

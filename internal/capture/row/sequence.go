@@ -30,9 +30,10 @@ func readSequences(conn *sqlite.Conn) ([]sequenceRow, error) {
 }
 
 // recordSequences adds a record for every name whose numbering has changed, or
-// into whose table rows were inserted. The second is needed too: the engine
-// counts numbers of rows that were ignored, and does not count those that a
-// failing INSERT OR FAIL leaves behind, while on a follower every row counts.
+// in whose table rows came or went. The second is needed too: the engine counts
+// rows that were ignored, and does not count those that a failing INSERT OR
+// FAIL leaves behind, while on a follower every row counts; and undoing a
+// delete counts as well.
 func (r *Recorder) recordSequences(m Mark) error {
 	now, err := readSequences(r.conn)
 	if err != nil {
@@ -56,9 +57,9 @@ func (r *Recorder) recordSequences(m Mark) error {
 	return nil
 }
 
-// numbered accepts inserts into tables with AUTOINCREMENT.
+// numbered accepts inserts and deletes in tables with AUTOINCREMENT.
 func (r *Recorder) numbered(id rowformat.TableID, k rowformat.Kind) bool {
-	if k != rowformat.Insert {
+	if k != rowformat.Insert && k != rowformat.Delete {
 		return false
 	}
 	t := r.tables[r.buffer.Table(id).Name]

@@ -12,6 +12,7 @@ import (
 // the statement must be rolled back: a change of it could not be captured, or,
 // with KindUnsupported, the schema it makes cannot be replicated.
 func (r *Recorder) Statement(info sqlite.Info, sql string) error {
+	r.fail(r.settleAll())
 	if r.err == nil && info.Kind == session.Schema {
 		r.fail(r.schemaStatement(info, sql))
 	}
@@ -38,7 +39,10 @@ func (r *Recorder) schemaStatement(info sqlite.Info, sql string) error {
 	if hash == old.hash() {
 		return nil
 	}
-	created := r.schema.created(old)
+	var created []object
+	if info.Tag == "CREATE TABLE" {
+		created = r.schema.created(old)
+	}
 	if len(created) == 1 && !created[0].virtual {
 		return r.createdTable(created[0], hash)
 	}
@@ -57,7 +61,7 @@ func (r *Recorder) createdTable(o object, hash uint64) error {
 	if !t.definition().HasRowID() {
 		return nil // CREATE TABLE AS cannot make one.
 	}
-	return query(r.conn, t.selectRows(), func(row *sqlite.Stmt) {
+	return query(r.conn, t.selectRows(false), func(row *sqlite.Stmt) {
 		r.buffer.BeginInsert(t.id, row.Column(0).Int)
 		for i := range t.columns {
 			r.buffer.Value(row.Column(i + 1))
@@ -88,7 +92,7 @@ func (r *Recorder) recordStatistics() error {
 		}
 		t := r.tables[o.name]
 		var rows []rowformat.StatisticsRow
-		err := query(r.conn, t.selectRows(), func(row *sqlite.Stmt) {
+		err := query(r.conn, t.selectRows(false), func(row *sqlite.Stmt) {
 			s := rowformat.StatisticsRow{RowID: row.Column(0).Int}
 			for i := range t.columns {
 				s.Values = append(s.Values, clone(row.Column(i+1)))

@@ -50,14 +50,20 @@ func (t *table) definition() rowformat.Table {
 
 func (t *table) quoted() string { return "main." + sqltext.QuoteName(t.name) }
 
-// selectRows is a query of the rowid and the written values of every row.
-func (t *table) selectRows() string {
+// selectRows is a query of the rowid and the written values of every row, or
+// of the one with rowid ?1.
+func (t *table) selectRows(one bool) string {
 	var b strings.Builder
 	b.WriteString("SELECT " + t.rowid)
 	for _, c := range t.columns {
 		b.WriteString(", " + sqltext.QuoteName(c.name))
 	}
-	b.WriteString(" FROM " + t.quoted() + " ORDER BY 1")
+	b.WriteString(" FROM " + t.quoted())
+	if one {
+		t.where(&b, 1)
+	} else {
+		b.WriteString(" ORDER BY 1")
+	}
 	return b.String()
 }
 
