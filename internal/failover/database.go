@@ -37,9 +37,9 @@ type database struct {
 	retryAt Instant              // earliest next move or stalled attempt
 	moves   int                  // failed moves, to take turns among targets
 	wish    *wish
-	// elected is when the supervisor saw the record's epoch begin.
-	elected     Instant
-	everElected bool
+	// suspected is when an election for a lost or stalled leader was last
+	// proposed; nil: never. It outlives the epoch.
+	suspected *Instant
 }
 
 // wish is an operator's switchover or force that wants an answer.
@@ -74,7 +74,7 @@ func (d *database) hearAway(e Away) {
 func (d *database) hearAnswer(now Instant, e Answer) {
 	r := e.Reply
 	fits := d.state == probing && r.Probe || (d.state == asking || d.state == electing) && !r.Probe
-	if !fits || !r.Granted || r.Epoch != d.record.Epoch+1 || r.Fresh || !d.asked[e.Node] {
+	if !fits || !r.Granted || r.Epoch != d.record.Epoch+1 || r.Fresh || !slices.Contains(d.voters(), e.Node) {
 		return
 	}
 	d.answers[e.Node] = answer{reply: r, bound: now.Add(r.LeaseRemaining)}
@@ -168,7 +168,7 @@ func (s *Supervisor) suspicion(now Instant, d *database) Reason {
 
 // start begins what a reason calls for, unless it is too early.
 func (s *Supervisor) start(now Instant, d *database, why Reason) {
-	early := d.everElected && now.Sub(d.elected) < s.cfg.MinBetween
+	early := d.suspected != nil && now.Sub(*d.suspected) < s.cfg.MinBetween
 	switch why {
 	case ReasonFirst:
 		s.electFirst(now, d)
@@ -346,7 +346,7 @@ func (s *Supervisor) choose(d *database, lossy bool) (Elect, bool) {
 		Database: d.record.ID, Epoch: d.record.Epoch + 1, Revision: d.record.Counting.Revision,
 		Leader: best, Lossy: lossy, Position: d.answers[best].reply.Position, Reason: d.reason,
 	}
-	if d.reason == ReasonForced && lossy {
+	if d.reason == ReasonForced {
 		e.Counting = &leadership.Counting{
 			Revision: d.record.Counting.Revision + 1, Replicas: []base.NodeID{best}, Copies: 1, Support: 1,
 		}
@@ -356,6 +356,9 @@ func (s *Supervisor) choose(d *database, lossy bool) (Elect, bool) {
 
 func (s *Supervisor) propose(now Instant, d *database, e Elect) {
 	d.state = electing
+	if d.reason == ReasonSilent || d.reason == ReasonStalled {
+		d.suspected = &now
+	}
 	d.next = now.Add(max(s.cfg.Lease, d.backOff(s.cfg)))
 	s.emit(e)
 }

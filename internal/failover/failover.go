@@ -280,6 +280,7 @@ func (s *Supervisor) stepDatabase(now Instant, e Event) {
 	switch e := e.(type) {
 	case Away:
 		d.hearAway(e)
+		delete(d.asked, e.Node) // it is up: ask it again
 	case Answer:
 		d.hearAnswer(now, e)
 	case Switchover:
@@ -342,7 +343,7 @@ func (s *Supervisor) record(now Instant, r Database) {
 		if d.wish != nil {
 			s.endWish(d, r.Leader)
 		}
-		*d = database{record: r, elected: now, everElected: true}
+		*d = database{record: r, suspected: d.suspected}
 	default:
 		d.record = r
 		if d.state == electing {
@@ -393,8 +394,9 @@ func (s *Supervisor) setReach(now Instant, id base.NodeID, r Reach) {
 		n.since = now
 	}
 	n.reach = r
-	if r != Reached {
-		for _, d := range s.databases {
+	for _, d := range s.databases {
+		delete(d.asked, id) // ask it again
+		if r != Reached {
 			delete(d.answers, id) // it cannot be elected, and may not be what it was
 		}
 	}
