@@ -50,7 +50,10 @@ func (s *State) checkDatabase(d Database) error {
 	if d.Leader != 0 && (!d.HasReplica(d.Leader) || d.IsCopying(d.Leader)) {
 		return fmt.Errorf("leader %s has no full copy", d.Leader)
 	}
-	if len(d.Full()) == 0 {
+	if err := d.Counting.Validate(); err != nil {
+		return err
+	}
+	if !d.secure() {
 		return fmt.Errorf("no replica has a full copy")
 	}
 	return nil

@@ -137,7 +137,6 @@ var decoders = map[string]func(json.RawMessage) (Action, error){
 	"alter_database":    decodeAs[AlterDatabase],
 	"drop_database":     decodeAs[DropDatabase],
 	"set_replicas":      decodeAs[SetReplicas],
-	"replica_ready":     decodeAs[ReplicaReady],
 	"elect":             decodeAs[Elect],
 	"set_counting":      decodeAs[SetCounting],
 	"create_user":       decodeAs[CreateUser],

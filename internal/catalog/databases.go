@@ -27,23 +27,13 @@ type DropDatabase struct {
 	Database base.DatabaseID `json:"database"`
 }
 
-// SetReplicas adds or removes one replica. It is proposed by or for the leader
-// of Epoch, which vouches that a quorum of the remaining full replicas holds
-// every acknowledged write. A replica that is added to a database with a
-// history copies until ReplicaReady.
+// SetReplicas adds or removes one replica, for the leader of Epoch. One that is
+// removed counts until SetCounting says otherwise. A replica that is added to a database with a
+// history copies until SetCounting counts it.
 type SetReplicas struct {
 	Database base.DatabaseID `json:"database"`
 	Epoch    base.Epoch      `json:"epoch"`
 	Replicas []base.NodeID   `json:"replicas"`
-}
-
-// ReplicaReady says that a replica has caught up and counts from now on. The
-// leader of Epoch proposes it, and waits for the new quorum from before it
-// does.
-type ReplicaReady struct {
-	Database base.DatabaseID `json:"database"`
-	Epoch    base.Epoch      `json:"epoch"`
-	Node     base.NodeID     `json:"node"`
 }
 
 // Elect makes a node the leader of a new epoch. It is a compare-and-set: Epoch
@@ -75,7 +65,6 @@ func (CreateDatabase) verb() string { return "create_database" }
 func (AlterDatabase) verb() string  { return "alter_database" }
 func (DropDatabase) verb() string   { return "drop_database" }
 func (SetReplicas) verb() string    { return "set_replicas" }
-func (ReplicaReady) verb() string   { return "replica_ready" }
 func (Elect) verb() string          { return "elect" }
 func (SetCounting) verb() string    { return "set_counting" }
 
@@ -211,7 +200,7 @@ func (d *draft) removeReplica(db *Database, id base.NodeID) *base.Error {
 	gone := func(r base.NodeID) bool { return r == id }
 	next := *db
 	next.Replicas, next.Copying = without(db.Replicas, gone), without(db.Copying, gone)
-	if len(next.Full()) == 0 {
+	if !next.secure() {
 		return base.Errorf(base.KindConflict, "database %q has its only full copy on node %s", db.Name, id)
 	}
 	if d.present(next) < min(d.wanted(next), d.present(*db)) {
@@ -220,18 +209,6 @@ func (d *draft) removeReplica(db *Database, id base.NodeID) *base.Error {
 	}
 	*db = next
 	db.countAnew()
-	return nil
-}
-
-func (a ReplicaReady) apply(d *draft) *base.Error {
-	db, err := d.liveIn(a.Database, a.Epoch)
-	if err != nil {
-		return err
-	}
-	if !db.HasReplica(a.Node) {
-		return base.Errorf(base.KindNotFound, "node %s is no replica of database %q", a.Node, db.Name)
-	}
-	db.Copying = without(db.Copying, func(id base.NodeID) bool { return id == a.Node })
 	return nil
 }
 
@@ -246,14 +223,13 @@ func (a Elect) apply(d *draft) *base.Error {
 	if a.Revision != db.Counting.Revision {
 		return base.Errorf(base.KindConflict, "database %q counts by revision %d, not %d", db.Name, db.Counting.Revision, a.Revision)
 	}
+	if a.Counting != nil {
+		if err := db.recount(*a.Counting); err != nil {
+			return err
+		}
+	}
 	if err := d.mayLead(*db, a.Leader); err != nil {
 		return err
-	}
-	if a.Counting != nil {
-		if err := a.Counting.Validate(); err != nil {
-			return base.Errorf(base.KindInvalid, "%w", err)
-		}
-		db.count(*a.Counting)
 	}
 	if len(a.Reason) > maxText {
 		return base.Errorf(base.KindInvalid, "the reason has more than %d bytes", maxText)
@@ -271,10 +247,18 @@ func (a SetCounting) apply(d *draft) *base.Error {
 	if a.Counting.Revision != db.Counting.Revision+1 {
 		return base.Errorf(base.KindConflict, "database %q counts by revision %d, so that %d is not next", db.Name, db.Counting.Revision, a.Counting.Revision)
 	}
-	if err := a.Counting.Validate(); err != nil {
+	return db.recount(a.Counting)
+}
+
+// recount checks a counting and records it.
+func (d *Database) recount(c leadership.Counting) *base.Error {
+	if err := c.Validate(); err != nil {
 		return base.Errorf(base.KindInvalid, "%w", err)
 	}
-	db.count(a.Counting)
+	d.count(c)
+	if !d.secure() {
+		return base.Errorf(base.KindInvalid, "database %q would count on none of its replicas", d.Name)
+	}
 	return nil
 }
 
@@ -289,8 +273,8 @@ func (d *draft) mayLead(db Database, id base.NodeID) *base.Error {
 	if !db.HasReplica(id) {
 		return base.Errorf(base.KindInvalid, "node %s is no replica of database %q", id, db.Name)
 	}
-	if db.IsCopying(id) {
-		return base.Errorf(base.KindConflict, "node %s has no full copy of database %q yet", id, db.Name)
+	if db.IsCopying(id) || !db.Counting.Has(id) {
+		return base.Errorf(base.KindConflict, "node %s is not known to have a full copy of database %q", id, db.Name)
 	}
 	if n, _ := d.Node(id); n.State != NodeIsActive {
 		return base.Errorf(base.KindConflict, "node %s is %s; only an active one can lead", n.Name, n.State)

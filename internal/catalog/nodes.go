@@ -253,8 +253,9 @@ func (d *draft) evict(at int, n Node, force bool) *base.Error {
 	db.Replicas, db.Copying = without(db.Replicas, gone), without(db.Copying, gone)
 	if db.Epoch == 0 {
 		d.place(&db) // It is empty, so that any node will do.
+		db.countAnew()
 	}
-	if len(db.Full()) == 0 {
+	if !db.secure() {
 		return base.Errorf(base.KindConflict, "database %q has its only full copy on node %s", db.Name, n.Name).
 			WithHint("add a replica elsewhere and wait until it is ready, or drop the database")
 	}

@@ -70,8 +70,7 @@ type Database struct {
 	// Replicas are the nodes on which the database lives.
 	Replicas []base.NodeID `json:"replicas"`
 	// Copying are those of them that were added to a database with a history
-	// and have not been reported ready. They receive, but they count neither
-	// towards a quorum nor in an election: see Full.
+	// and have not been counted since. They receive, but they cannot lead.
 	Copying []base.NodeID `json:"copying,omitempty"`
 	Epoch   base.Epoch    `json:"epoch"`
 	// Leader is 0 before the first election, and after its node was removed.
@@ -93,9 +92,15 @@ func (d Database) HasReplica(n base.NodeID) bool { return slices.Contains(d.Repl
 // IsCopying says whether a node's replica is still being filled.
 func (d Database) IsCopying(n base.NodeID) bool { return slices.Contains(d.Copying, n) }
 
-// Full returns the replicas that count: in quorums, and as candidates.
+// Full returns the replicas that have had a full copy at some time. Counting
+// says which of them are sure to hold everything now.
 func (d Database) Full() []base.NodeID {
 	return without(d.Replicas, d.IsCopying)
+}
+
+// secure says whether a replica is left that is sure to hold everything.
+func (d Database) secure() bool {
+	return slices.ContainsFunc(d.Full(), d.Counting.Has)
 }
 
 func without(ids []base.NodeID, drop func(base.NodeID) bool) []base.NodeID {

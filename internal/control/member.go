@@ -196,7 +196,7 @@ func (l *loop) maintain() {
 		p, ok := status.Progress[uint64(id)]
 		return id == l.c.o.Self || (ok && p.RecentActive && p.State == tracker.StateReplicate && p.Match == last)
 	}
-	action := nextDuty(l.state, l.c.o.Self, level, l.c.o.MaxVoters)
+	action := nextDuty(l.state.Nodes(), l.c.o.Self, level, l.c.o.MaxVoters)
 	if action == nil {
 		return
 	}
@@ -222,8 +222,8 @@ func (l *loop) carryOut(action catalog.Action) error {
 // nextDuty is the next step, if any, towards an orderly membership: nodes that
 // have caught up are active, dead ones do not vote, and the right number do.
 // level says whether a node's log is as long as the leader's, which self is.
-func nextDuty(s *catalog.State, self base.NodeID, level func(base.NodeID) bool, maxVoters int) catalog.Action {
-	byAge := slices.SortedFunc(slices.Values(s.Nodes()), func(a, b catalog.Node) int {
+func nextDuty(nodes []catalog.Node, self base.NodeID, level func(base.NodeID) bool, maxVoters int) catalog.Action {
+	byAge := slices.SortedFunc(slices.Values(nodes), func(a, b catalog.Node) int {
 		return cmp.Or(cmp.Compare(a.JoinedAt, b.JoinedAt), cmp.Compare(a.ID, b.ID))
 	})
 	for _, n := range byAge {
@@ -234,7 +234,12 @@ func nextDuty(s *catalog.State, self base.NodeID, level func(base.NodeID) bool, 
 			return catalog.SetVoter{Node: n.ID, Voter: false}
 		}
 	}
-	missing := wantedVoters(byAge, maxVoters) - len(s.Voters())
+	missing := wantedVoters(byAge, maxVoters)
+	for _, n := range byAge {
+		if n.Voter {
+			missing--
+		}
+	}
 	for _, n := range byAge {
 		if missing > 0 && n.State == catalog.NodeIsActive && !n.Voter && level(n.ID) {
 			return catalog.SetVoter{Node: n.ID, Voter: true}

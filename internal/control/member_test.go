@@ -136,7 +136,7 @@ func TestRemovalThatLosesDataIsRefusedAndTheNodeStays(t *testing.T) {
 		}
 		db, _ := c.nodes[1].State().Database(r.Database)
 		home := db.Replicas[0]
-		if _, err := c.nodes[1].propose(time.Second, catalog.Elect{Database: db.ID, Epoch: 1, Leader: home, Reason: "first"}); err != nil {
+		if _, err := c.nodes[1].propose(time.Second, catalog.Elect{Database: db.ID, Epoch: 1, Revision: db.Counting.Revision, Leader: home, Reason: "first"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.nodes[1].Remove(withLimit(t, time.Second), home, true); base.KindOf(err) != base.KindConflict {
