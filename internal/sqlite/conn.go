@@ -403,17 +403,27 @@ func (c *Conn) Close() (err error) {
 		return nil
 	}
 	raw := c.raw
+	c.raw = nil
+	if c.onClose != nil {
+		defer c.onClose()
+	}
+	if c.broken == nil {
+		err = c.finish(raw)
+	}
+	if c.broken != nil {
+		return mapError(abandon(raw), nil)
+	}
+	return err
+}
+
+// finish destroys every statement and closes the connection in good order.
+func (c *Conn) finish(raw *sqlite3.Conn) (err error) {
 	defer func() {
-		c.raw = nil
 		if r := recover(); r != nil {
 			err = c.recovered(r)
 		}
-		if c.onClose != nil {
-			c.onClose()
-		}
 	}()
 	raw.SetInterrupt(context.Background())
-	c.cache.clear()
 	var open []*sqlite3.Stmt
 	for s := range raw.Stmts() {
 		open = append(open, s)

@@ -15,6 +15,14 @@ func (c *Conn) Describe(sql string, g Guard) (*session.Description, Info, error)
 	if info, err := c.limits.control(sql); err != nil || isControl(info) {
 		return description(info, nil), info, err
 	}
+	// Only running a statement makes the engine look whether the schema in its
+	// memory is still that of the file, and recompiles a cached statement.
+	if err := c.run("SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+		return nil, Info{}, err
+	}
+	if old := c.cache.take(cacheKey{guard: g, text: sql}); old != nil {
+		old.destroy()
+	}
 	s, err := c.prepare(sql, g)
 	if err != nil {
 		return nil, Info{}, err

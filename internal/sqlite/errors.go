@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
+	"unsafe"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -151,6 +153,9 @@ var genericStates = []struct {
 	{"too complex", base.KindTooLarge, ""},
 	{"too much nesting", base.KindTooLarge, ""},
 	{"stack overflow", base.KindTooLarge, ""},
+	{"Recursion limit", base.KindTooLarge, ""},
+	{"must be between ?1", base.KindTooLarge, ""},
+	{"at most", base.KindTooLarge, ""},
 	{"query aborted", base.KindCanceled, ""},
 }
 
@@ -200,19 +205,34 @@ func IsFatal(err error) bool {
 }
 
 // recovered turns a panic of the engine into an error. The engine panics when
-// its memory runs out, and when a malformed file makes it fault inside its own
-// memory; neither reaches the memory of this process. The connection is not
-// used again.
+// its memory runs out, when its stack of 64 KiB does, and when a malformed file
+// makes it fault within its own memory; none of these reaches the memory of
+// this process. The connection is not used again.
 func (c *Conn) recovered(r any) error {
 	e := &base.Error{Kind: base.KindInternal, Message: fmt.Sprintf("engine: %v", r)}
 	if cause, ok := r.(error); ok {
 		e.Err = cause
 	}
-	if strings.Contains(e.Message, "out of memory") {
+	switch {
+	case strings.Contains(e.Message, "out of memory"):
 		e.Kind = base.KindTooLarge
 		e.Message = "the statement needs more memory than a connection has"
 		e.Hint = "The limit is a setting of the node."
+	case c.found != nil: // compiling, which recurses as deeply as the text nests
+		e.Kind = base.KindTooLarge
+		e.Message = "the statement is nested too deeply"
 	}
+	c.found = nil
 	c.broken = e
 	return e
+}
+
+// abandon closes a connection on which the engine has panicked as the end of
+// the process would: its files are closed and their locks released, and no
+// code of the engine runs on memory in an unknown state.
+func abandon(raw *sqlite3.Conn) error {
+	// With its handle at zero the driver leaves the engine alone.
+	handle := reflect.ValueOf(raw).Elem().FieldByName("handle")
+	reflect.NewAt(handle.Type(), unsafe.Pointer(handle.UnsafeAddr())).Elem().SetZero()
+	return raw.Close()
 }

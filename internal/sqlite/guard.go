@@ -123,11 +123,15 @@ func (g Guard) checkChange(a action) *base.Error {
 		sqlite3.AUTH_DROP_TEMP_INDEX, sqlite3.AUTH_DROP_TEMP_TABLE, sqlite3.AUTH_DROP_TEMP_TRIGGER, sqlite3.AUTH_DROP_TEMP_VIEW:
 		return noTemp()
 	}
-	if strings.EqualFold(a.schema, "temp") || (a.code == sqlite3.AUTH_ALTER_TABLE && strings.EqualFold(a.third, "temp")) {
+	if (strings.EqualFold(a.schema, "temp") && a.third != "sqlite_temp_master") || // ALTER TABLE looks into that too
+		(a.code == sqlite3.AUTH_ALTER_TABLE && strings.EqualFold(a.third, "temp")) {
 		return noTemp()
 	}
 	if g.level() == GuardRead {
 		return base.Errorf(base.KindForbidden, "this session may only read")
+	}
+	if a.code == sqlite3.AUTH_ANALYZE || a.code == sqlite3.AUTH_REINDEX {
+		return nil // of everything, ours included
 	}
 	if isOwn(a.third) {
 		return reserved(a.third)

@@ -45,7 +45,7 @@ func (d *Database) Snapshot(ctx context.Context) (*Snapshot, error) {
 func (s *Snapshot) Conn() *Conn { return s.conn }
 
 // copyPages is how many pages are copied between two looks at the context.
-const copyPages = 256
+const copyPages = 64
 
 // CopyTo writes the snapshot to a new file in the same VFS, page by page, so
 // that rowids and free pages stay as they are. The file is synced when CopyTo

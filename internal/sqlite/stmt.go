@@ -63,10 +63,10 @@ func (c *Conn) compile(key cacheKey) (s *Stmt, err error) {
 	var found findings
 	c.enforced, c.found, c.denied = key.guard, &found, nil
 	defer func() {
-		c.found = nil
 		if r := recover(); r != nil {
 			err = c.recovered(r)
 		}
+		c.found = nil
 	}()
 	raw, tail, err := c.raw.PrepareFlags(key.text, sqlite3.PREPARE_PERSISTENT)
 	if err != nil {
