@@ -1,0 +1,27 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/skeindb/skein/internal/config"
+	"github.com/skeindb/skein/internal/env"
+)
+
+// version is that of the binary; a release sets it when it links.
+var version = "0.1.0-dev"
+
+// runningNode is what serve needs of a node.
+type runningNode interface {
+	// Done is closed when the node has stopped by itself; Err then says why.
+	Done() <-chan struct{}
+	Err() error
+	// Close stops the node in order: it hands leadership over, ends sessions
+	// and closes files.
+	Close() error
+}
+
+// openNode starts a node and returns once it listens.
+var openNode = func(ctx context.Context, e *env.Env, c *config.Serve) (runningNode, error) {
+	return nil, errors.New("this build has no engine")
+}
