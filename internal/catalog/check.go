@@ -19,6 +19,9 @@ func (s *State) Check() error {
 	if !ascending(s.users, func(a, b User) int { return cmp.Compare(a.Name, b.Name) }) {
 		return fmt.Errorf("users are not in order")
 	}
+	if slices.ContainsFunc(s.recent, func(r recent) bool { return r.Result == nil }) {
+		return fmt.Errorf("a remembered command has no result")
+	}
 	for _, d := range s.databases {
 		if err := s.checkDatabase(d); err != nil {
 			return fmt.Errorf("database %d: %w", d.ID, err)

@@ -159,9 +159,11 @@ type Setting struct {
 	Value string `json:"value"`
 }
 
+// recent is one remembered command. The list is copied with every command, so
+// its elements are small; results never change.
 type recent struct {
-	ID     ID     `json:"id"`
-	Result Result `json:"result"`
+	ID     ID      `json:"id"`
+	Result *Result `json:"result"`
 }
 
 // State is the catalog at one index of the log. It never changes; Apply makes
@@ -259,7 +261,7 @@ func (s *State) Setting(name string) string {
 func (s *State) Recent(id ID) (Result, bool) {
 	for i := len(s.recent) - 1; i >= 0; i-- {
 		if s.recent[i].ID == id {
-			return s.recent[i].Result, true
+			return *s.recent[i].Result, true
 		}
 	}
 	return Result{}, false
@@ -332,7 +334,8 @@ func (d *draft) remember(id ID) {
 	from := max(0, len(d.recent)+1-RecentCommands)
 	next := make([]recent, 0, len(d.recent)-from+1)
 	next = append(next, d.recent[from:]...)
-	d.recent = append(next, recent{id, d.result})
+	result := d.result
+	d.recent = append(next, recent{id, &result})
 }
 
 type stateJSON struct {
