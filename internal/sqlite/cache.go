@@ -72,3 +72,12 @@ func (c *statementCache) remove(s *Stmt) {
 	}
 	s.next, s.previous = nil, nil
 }
+
+// clear destroys every idle statement.
+func (c *statementCache) clear() {
+	for c.first != nil {
+		s := c.first
+		c.remove(s)
+		s.destroy()
+	}
+}

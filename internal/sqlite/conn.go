@@ -101,6 +101,7 @@ type Conn struct {
 	interrupt context.Context
 	broken    error // set by a panic of the engine; the connection is only closed then
 
+	epoch         int    // counts the changes of the schema that this connection has made or undone
 	schemaChanged bool   // the open transaction holds a schema change
 	onSchema      func() // called after a schema change has been committed
 	onClose       func() // called when the connection has been closed
@@ -280,10 +281,20 @@ func (c *Conn) Exec(sql string) (err error) {
 		}
 	}()
 	c.enforced, c.denied = GuardOwn, nil
-	c.schemaChanged = true // it may be; announcing too much costs a cache only
+	changes := mayChangeSchema(sql)
+	c.schemaChanged = c.schemaChanged || changes
 	err = c.fail(c.raw.Exec(sql))
+	if changes {
+		c.forget()
+	}
 	c.announceSchema()
 	return err
+}
+
+// forget destroys the idle statements; those in use follow when they are closed.
+func (c *Conn) forget() {
+	c.epoch++
+	c.cache.clear()
 }
 
 // announceSchema reports a schema change once it is committed.
@@ -303,7 +314,8 @@ func (c *Conn) Begin() error { return c.run("BEGIN") }
 // BeginImmediate starts a transaction that may write.
 func (c *Conn) BeginImmediate() error { return c.run("BEGIN IMMEDIATE") }
 
-// Commit commits. After an error ask InTransaction whether it is still open.
+// Commit commits. Clear the interrupt first: a context that has ended refuses
+// this too. After an error ask InTransaction whether it is still open.
 func (c *Conn) Commit() error { return c.run("COMMIT") }
 
 // Rollback undoes the open transaction, also when the connection has been

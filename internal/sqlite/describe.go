@@ -76,17 +76,13 @@ func (l Limits) control(sql string) (Info, error) {
 // until the schema changes; control statements need no schema at all. The
 // description is shared: do not change it.
 func (d *Database) Describe(ctx context.Context, sql string, g Guard) (*session.Description, Info, error) {
-	info, err := d.options.Limits.control(sql)
-	if err != nil {
-		return nil, Info{}, err
-	}
-	if isControl(info) {
-		return description(info, nil), info, nil
-	}
 	generation := d.generation.Load()
 	key := cacheKey{guard: g, text: sql}
 	if found := d.descriptions.get(key, generation); found != nil {
 		return found.description, found.info, nil
+	}
+	if info, err := d.options.Limits.control(sql); err != nil || isControl(info) {
+		return description(info, nil), info, err
 	}
 	c, err := d.Reader(ctx)
 	if err != nil {

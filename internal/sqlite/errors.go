@@ -135,6 +135,7 @@ var genericStates = []struct {
 	{"there is already", base.KindSQL, "42P07"},
 	{"already another", base.KindSQL, "42P07"},
 	{"no such savepoint", base.KindSQL, "3B001"},
+	{"no such vfs", base.KindInternal, ""},
 	{"no such", base.KindSQL, "42704"},
 	{"unknown database", base.KindSQL, "3F000"},
 	{"within a transaction", base.KindSQL, "25001"},

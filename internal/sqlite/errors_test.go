@@ -169,3 +169,39 @@ func TestStackOverflowBreaksTheConnectionOnly(t *testing.T) {
 	}
 	must(t, other.Rollback())
 }
+
+// What Info says depends on triggers, so a statement of the cache does not
+// outlive a change of the schema, made or undone.
+func TestInfoFollowsTheSchema(t *testing.T) {
+	c := newConn(t, "CREATE TABLE t(a); CREATE TABLE s(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+	info := func() sqlite.Info {
+		s, err := c.Prepare("INSERT INTO t VALUES(1)")
+		must(t, err)
+		defer s.Close()
+		return s.Info()
+	}
+	held, err := c.Prepare("INSERT INTO t VALUES(1)")
+	must(t, err)
+	must(t, c.BeginImmediate())
+	if info().WritesSequence {
+		t.Error("without a trigger")
+	}
+	must(t, run(c, "SAVEPOINT x"))
+	must(t, run(c, "CREATE TRIGGER g AFTER INSERT ON t BEGIN UPDATE sqlite_sequence SET seq=seq+1; END"))
+	held.Close()
+	if !info().WritesSequence {
+		t.Error("with a trigger")
+	}
+	must(t, run(c, "ROLLBACK TO x"))
+	if info().WritesSequence {
+		t.Error("the trigger is undone")
+	}
+	must(t, c.Exec("CREATE TRIGGER g AFTER INSERT ON t BEGIN DELETE FROM sqlite_sequence; END"))
+	if !info().WritesSequence {
+		t.Error("with the second trigger")
+	}
+	must(t, c.Rollback())
+	if info().WritesSequence {
+		t.Error("the second trigger is undone")
+	}
+}

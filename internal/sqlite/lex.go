@@ -164,3 +164,21 @@ func ownName(sql string) (string, bool) {
 		}
 	}
 }
+
+// mayChangeSchema says that one of sql's statements may change the schema, or
+// undo such a change.
+func mayChangeSchema(sql string) bool {
+	l := lexer{text: sql}
+	for {
+		t := l.scan()
+		switch t.kind {
+		case endOfText:
+			return false
+		case word:
+			switch strings.ToUpper(t.text) {
+			case "CREATE", "DROP", "ALTER", "ROLLBACK":
+				return true
+			}
+		}
+	}
+}

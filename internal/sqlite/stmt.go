@@ -19,6 +19,7 @@ type Stmt struct {
 	key  cacheKey
 	info Info
 
+	epoch int  // of the connection's schema, when it was compiled
 	open  bool // handed out
 	large bool // a bound value is so large that it must not stay behind
 
@@ -79,7 +80,7 @@ func (c *Conn) compile(key cacheKey) (s *Stmt, err error) {
 		_ = raw.Close()
 		return nil, severalStatements(tail)
 	}
-	return &Stmt{conn: c, raw: raw, key: key, info: complete(classify(words, found), raw)}, nil
+	return &Stmt{conn: c, raw: raw, key: key, epoch: c.epoch, info: complete(classify(words, found), raw)}, nil
 }
 
 func complete(i Info, raw *sqlite3.Stmt) Info {
@@ -182,11 +183,10 @@ func (s *Stmt) Step() (row bool, err error) {
 		return true, nil
 	}
 	if err := s.raw.Err(); err != nil {
-		err = c.fail(err)
 		_ = s.raw.Reset() // it repeats the same error
-		return false, err
+		return false, s.failed(err)
 	}
-	c.announceSchema()
+	s.leave()
 	return false, nil
 }
 
@@ -203,9 +203,9 @@ func (s *Stmt) Run() (err error) {
 	}()
 	s.enter()
 	if err := s.raw.Exec(); err != nil {
-		return c.fail(err)
+		return s.failed(err)
 	}
-	c.announceSchema()
+	s.leave()
 	return nil
 }
 
@@ -217,6 +217,29 @@ func (s *Stmt) enter() {
 	if s.info.Kind == session.Schema {
 		c.schemaChanged = true
 	}
+}
+
+// leave forgets what is compiled when the schema has changed, or a change of it
+// may have been undone: what Info says of a statement depends on triggers. It
+// announces a change that is committed.
+func (s *Stmt) leave() {
+	c := s.conn
+	if !c.schemaChanged {
+		return
+	}
+	switch s.info.Kind {
+	case session.Schema, session.Rollback, session.Savepoint:
+		c.forget()
+	}
+	c.announceSchema()
+}
+
+// failed maps the error of a run, which may have undone a schema change.
+func (s *Stmt) failed(err error) error {
+	if s.conn.schemaChanged {
+		s.conn.forget()
+	}
+	return s.conn.fail(err)
 }
 
 // Reset makes the statement ready to run again; its bindings stay.
@@ -299,6 +322,10 @@ func (s *Stmt) Close() {
 	if s.large {
 		_ = s.raw.ClearBindings() // freeing memory; it cannot fail on a reset statement
 		s.large = false
+	}
+	if s.epoch != c.epoch {
+		s.destroy()
+		return
 	}
 	c.cache.put(s)
 }
