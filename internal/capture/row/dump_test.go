@@ -127,6 +127,9 @@ func dump(t testing.TB, c *sqlite.Conn) []string {
 
 // difference shows the lines that only one of two dumps has.
 func difference(a, b []string) string {
+	if slices.Equal(a, b) {
+		return ""
+	}
 	var out []string
 	only := func(mark string, x, y []string) {
 		for _, l := range x {
@@ -137,7 +140,7 @@ func difference(a, b []string) string {
 	}
 	only("-", a, b)
 	only("+", b, a)
-	if len(out) == 0 && !slices.Equal(a, b) {
+	if len(out) == 0 {
 		out = append(out, "same lines, another number of them")
 	}
 	return strings.Join(out[:min(len(out), 20)], "\n")

@@ -10,8 +10,15 @@ import (
 
 // Mark is a place in what a Recorder has captured.
 type Mark struct {
-	at         rowformat.Mark
-	generation int
+	at    rowformat.Mark
+	state state
+}
+
+// state counts what a Recorder has learnt from the database; what it has
+// learnt since a mark may be wrong after a ROLLBACK to it.
+type state struct {
+	schemas   int // schemas read
+	sequences int // contents of sqlite_sequence that Take has read
 }
 
 // Recorder captures the changes that a writer connection makes. It owns the
@@ -30,11 +37,11 @@ type Recorder struct {
 	last   *table // the table of the last change
 	lookup string // its name
 
-	virtual    bool // there are virtual tables: some write only when a savepoint opens
-	sequences  bool // sqlite_sequence exists
-	known      []sequenceRow
-	statistics bool // statistics have changed since the last Take
-	generation int  // counts what would have to be read again after a ROLLBACK
+	virtual    bool          // there are virtual tables: some write only when a savepoint opens
+	sequences  bool          // sqlite_sequence exists
+	known      []sequenceRow // sqlite_sequence where the next body begins
+	statistics bool          // statistics have changed since the last Take
+	state      state
 
 	rewritten []rewritten // rows that blob I/O wrote to, not recorded yet
 
@@ -49,7 +56,11 @@ type Recorder struct {
 // NewRecorder reads the schema and starts to capture.
 func NewRecorder(conn *sqlite.Conn) (*Recorder, error) {
 	r := &Recorder{conn: conn, tables: make(map[string]*table)}
-	if err := r.reload(); err != nil {
+	err := r.reloadTables()
+	if err == nil {
+		err = r.reloadSequences()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	conn.OnPreUpdate(r.change)
@@ -67,7 +78,7 @@ func (r *Recorder) Mark() Mark {
 		r.fail(base.Errorf(base.KindInternal, "rows have changed after the transaction was taken"))
 	}
 	r.taken = false
-	return Mark{at: r.buffer.Mark(), generation: r.generation}
+	return Mark{at: r.buffer.Mark(), state: r.state}
 }
 
 // Rewind forgets what was captured after m, and a failure since then. It is
@@ -81,8 +92,11 @@ func (r *Recorder) Rewind(m Mark) {
 	}
 	r.taken, r.rewritten = false, nil
 	r.buffer.Rewind(m.at)
-	if m.generation != r.generation {
-		r.fail(r.reload())
+	if m.state.schemas != r.state.schemas {
+		r.fail(r.reloadTables())
+	}
+	if m.state.sequences != r.state.sequences {
+		r.fail(r.reloadSequences())
 	}
 }
 
@@ -151,22 +165,18 @@ func (r *Recorder) flushVirtual() error {
 	return nil
 }
 
-// reload reads the schema and the contents that changes are told against.
-func (r *Recorder) reload() error {
-	r.generation++
-	if err := r.reloadTables(); err != nil {
-		return err
-	}
+// reloadSequences reads sqlite_sequence, at a place where a body will begin.
+func (r *Recorder) reloadSequences() (err error) {
+	r.state.sequences++
 	r.known = nil
-	if !r.sequences {
-		return nil
+	if r.sequences {
+		r.known, err = readSequences(r.conn)
 	}
-	var err error
-	r.known, err = readSequences(r.conn)
 	return err
 }
 
 func (r *Recorder) reloadTables() error {
+	r.state.schemas++
 	s, err := readSchema(r.conn)
 	if err != nil {
 		return err
@@ -205,7 +215,7 @@ func (r *Recorder) checkSchema() error {
 		return err
 	}
 	before := r.schema.hash()
-	if err := r.reload(); err != nil {
+	if err := r.reloadTables(); err != nil {
 		return err
 	}
 	if r.schema.hash() != before {

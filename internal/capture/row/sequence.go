@@ -52,7 +52,7 @@ func (r *Recorder) recordSequences(m Mark) error {
 	}
 	if changed {
 		r.known = now
-		r.generation++
+		r.state.sequences++
 	}
 	return nil
 }

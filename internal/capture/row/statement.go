@@ -31,7 +31,6 @@ func (r *Recorder) schemaStatement(info sqlite.Info, sql string) error {
 		return err // Nothing has changed: IF NOT EXISTS, or a temporary object.
 	}
 	old := r.schema
-	r.generation++
 	if err := r.reloadTables(); err != nil {
 		return err
 	}
