@@ -143,3 +143,7 @@ func (g *Gateway) pause(ctx context.Context, changed <-chan struct{}) error {
 
 // local returns this node's replica of a database when it has one.
 func (g *Gateway) local(db Database) replica.Replica { return g.directory.Replica(db.ID) }
+
+// StreamServices are the stream services of gateways; they belong to users'
+// sessions and not to replication.
+func StreamServices() []string { return []string{readService, txService} }

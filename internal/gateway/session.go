@@ -20,6 +20,7 @@ type clientSession struct {
 	settings settings
 	token    token.Token
 	last     session.Result // of the last statement that reached a database
+	commit   session.Result // of the last commit
 	tx       *transaction   // nil outside a transaction
 	reading  session.Rows   // an autocommit read that is still open
 
@@ -166,6 +167,9 @@ func (s *clientSession) fail(err error) error {
 // saw takes the outcome of a statement into the session's token.
 func (s *clientSession) saw(db base.DatabaseID, r session.Result) {
 	s.last = r
+	if r.Reached != "" {
+		s.commit = r
+	}
 	if r.Position.Seq == 0 {
 		return
 	}

@@ -219,12 +219,12 @@ func (s *clientSession) Show(_ context.Context, name string) (string, error) {
 // reached says how durable the last commit was when it was acknowledged.
 func (s *clientSession) reached() string {
 	switch {
-	case s.last.Reached == "":
+	case s.commit.Reached == "":
 		return "nothing committed yet"
-	case s.last.Degraded:
-		return s.last.Reached + " (degraded: fewer than the policy asks)"
+	case s.commit.Degraded:
+		return s.commit.Reached + " (degraded: fewer than the policy asks)"
 	}
-	return s.last.Reached
+	return s.commit.Reached
 }
 
 // valueRows is one row with one text.

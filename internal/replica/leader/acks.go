@@ -16,6 +16,9 @@ type acks struct {
 	start   base.Seq // of this epoch's first entry: nothing counts before it does
 	// safeRose is called, without the lock, when more has become safe.
 	safeRose func()
+	// broken ends the leadership with an error that the replica can't go on
+	// over.
+	broken func(error)
 
 	mu struct {
 		sync.Mutex // guards all below

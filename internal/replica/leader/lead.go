@@ -58,6 +58,7 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 	}
 	ctx, l.cancel = context.WithCancelCause(ctx)
 	defer l.cancel(nil)
+	l.acks.broken = l.cancel
 	l.ending = ctx.Done()
 	r.setLeading(l)
 	r.log.Info("leading", "epoch", a.Epoch, "position", l.acks.publishedSeq())

@@ -122,7 +122,7 @@ func (r *Replica) openFile(ctx context.Context) error {
 
 // prepareFile makes our table where it is missing and returns the position.
 func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error) {
-	conn, err := db.OpenWriter(ctx, sqlite.RoleTool)
+	conn, err := db.OpenWriter(ctx, sqlite.RoleWriter)
 	if err != nil {
 		return base.Position{}, fmt.Errorf("open database file: %w", err)
 	}

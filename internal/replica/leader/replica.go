@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -82,6 +83,7 @@ type Replica struct {
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token
 	disk        sync.Mutex    // guards writes of the meta file
+	resting     atomic.Bool
 
 	mu struct {
 		sync.Mutex // guards all below; never held over I/O
@@ -235,9 +237,15 @@ func (r *Replica) play(ctx context.Context, a Assignment, p part) error {
 // rest waits for another assignment.
 func (r *Replica) rest(ctx context.Context) error {
 	r.setRole(replica.RoleStarting)
+	r.resting.Store(true)
+	defer r.resting.Store(false)
 	<-ctx.Done()
 	return errPartOver
 }
+
+// Resting says that this replica can't play the part it was assigned, and waits
+// for another.
+func (r *Replica) Resting() bool { return r.resting.Load() }
 
 func (r *Replica) setRole(role replica.Role) {
 	r.mu.Lock()

@@ -1,0 +1,297 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/replica/leader"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/transport"
+)
+
+// switchoverMethod runs a switchover on the node that leads the control plane.
+const switchoverMethod = "node.switchover"
+
+// readyWait bounds how long a new database is waited for.
+const readyWait = 20 * time.Second
+
+// Propose has a command of the control plane agreed on.
+func (n *Node) Propose(ctx context.Context, a catalog.Action) (catalog.Result, error) {
+	return n.control.Propose(ctx, catalog.Command{Action: a})
+}
+
+// Database finds a database by name.
+func (n *Node) Database(name string) (catalog.Database, error) {
+	db, ok := n.control.State().DatabaseByName(name)
+	if !ok || db.Dropped {
+		return db, base.Errorf(base.KindNotFound, "database %q does not exist", name)
+	}
+	return db, nil
+}
+
+// Replica returns this node's replica of a database.
+func (n *Node) Replica(name string) (*leader.Replica, error) {
+	db, err := n.Database(name)
+	if err != nil {
+		return nil, err
+	}
+	return n.replicaFor(db.ID)
+}
+
+// CreateDatabase makes a database and waits until it can be used.
+func (n *Node) CreateDatabase(ctx context.Context, name string, p base.Policy) error {
+	if _, err := n.Propose(ctx, catalog.CreateDatabase{Name: name, Policy: p}); err != nil {
+		return err
+	}
+	return n.awaitServing(ctx, name)
+}
+
+// awaitServing waits until a database answers its leader's reads.
+func (n *Node) awaitServing(ctx context.Context, name string) error {
+	ctx, cancel := n.env.Clock.WithTimeout(ctx, readyWait, (&base.Error{
+		Kind: base.KindTimeout, Message: fmt.Sprintf("database %q is agreed on, and had no serving leader within %v", name, readyWait),
+		Outcome: base.Done, Hint: "skein status shows why",
+	}))
+	defer cancel()
+	s, err := n.gateway.Open(ctx, session.Options{Trusted: true, Database: name, FrontEnd: "node"})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Set("skein.read", "leader"); err != nil {
+		return err
+	}
+	for {
+		err := n.probe(ctx, s)
+		if err == nil || ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		if err := n.env.Clock.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (n *Node) probe(ctx context.Context, s session.Session) error {
+	rows, err := s.Query(ctx, "SELECT 1", nil)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// importRequest asks a leader to fetch a file from a node and import it.
+type importRequest struct {
+	Database base.DatabaseID `json:"database"`
+	From     base.NodeID     `json:"from"`
+	Name     string          `json:"name"`
+	Size     int64           `json:"size"`
+}
+
+func (n *Node) importDir() string { return n.options.Dir + "/import" }
+
+// CreateDatabaseFrom makes a database out of an SQLite file of size bytes. When
+// it fails nothing is left.
+func (n *Node) CreateDatabaseFrom(ctx context.Context, name string, p base.Policy, r io.Reader, size int64) error {
+	if err := catalog.CheckDatabaseName(name); err != nil {
+		return err
+	}
+	if _, err := n.Database(name); err == nil {
+		return base.Errorf(base.KindExists, "database %q exists already", name)
+	}
+	file, err := n.stage(r, size)
+	if err != nil {
+		return err
+	}
+	defer n.env.FS.RemoveAll(n.importDir() + "/" + file)
+	path := n.importDir() + "/" + file
+	if err := leader.CheckImport(ctx, n.env.VFS, path); err != nil {
+		return fmt.Errorf("check the file: %w", err)
+	}
+	st, err := n.env.FS.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := n.CreateDatabase(ctx, name, p); err != nil {
+		return err
+	}
+	if err := n.importInto(ctx, name, importRequest{From: n.identity.Node, Name: file, Size: st.Size()}); err != nil {
+		if db, missing := n.Database(name); missing == nil {
+			_, dropped := n.Propose(context.WithoutCancel(ctx), catalog.DropDatabase{Database: db.ID})
+			err = errors.Join(err, dropped)
+		}
+		return fmt.Errorf("import: %w", err)
+	}
+	return nil
+}
+
+// stage writes an uploaded file to disk.
+func (n *Node) stage(r io.Reader, size int64) (name string, err error) {
+	if err := n.env.FS.MkdirAll(n.importDir(), 0o700); err != nil {
+		return "", err
+	}
+	if free, err := n.env.FS.Free(n.options.Dir); err == nil && free < 2*size {
+		return "", base.Errorf(base.KindDiskFull, "the file has %d bytes, and %d are free; twice its size is needed", size, free)
+	}
+	name = fmt.Sprintf("%016x.sqlite", n.env.Rand.Uint64())
+	return name, n.copyIn(n.importDir()+"/"+name, r, size)
+}
+
+func (n *Node) copyIn(path string, r io.Reader, size int64) error {
+	f, err := n.env.FS.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 1<<20)
+	at := int64(0)
+	for at < size && err == nil {
+		b := block[:min(int64(len(block)), size-at)]
+		if _, err = io.ReadFull(r, b); err == nil {
+			_, err = f.WriteAt(b, at)
+			at += int64(len(b))
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write the uploaded file: %w", err), n.env.FS.Remove(path))
+	}
+	return nil
+}
+
+func (n *Node) importInto(ctx context.Context, name string, q importRequest) error {
+	db, err := n.Database(name)
+	if err != nil {
+		return err
+	}
+	q.Database = db.ID
+	b, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	_, err = n.call(ctx, db.Leader, importMethod, b, 30*time.Minute)
+	return err
+}
+
+// serveImport fetches a file and imports it into a database that this node
+// leads.
+func (n *Node) serveImport(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+	var q importRequest
+	if err := json.Unmarshal(request, &q); err != nil {
+		return nil, base.Errorf(base.KindInvalid, "bad request to import")
+	}
+	r, err := n.replicaFor(q.Database)
+	if err != nil {
+		return nil, err
+	}
+	path := n.importDir() + "/" + q.Name
+	if q.From != n.identity.Node {
+		body, size, err := n.transport.FetchFile(ctx, q.From, importPrefix+"/"+q.Name, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer body.Close()
+		if err := n.env.FS.MkdirAll(n.importDir(), 0o700); err != nil {
+			return nil, err
+		}
+		if path += ".fetched"; size != q.Size {
+			return nil, base.Errorf(base.KindInvalid, "the file changed its size from %d to %d", q.Size, size)
+		}
+		if err := n.copyIn(path, body, size); err != nil {
+			return nil, err
+		}
+		defer n.env.FS.RemoveAll(path)
+	}
+	at, err := r.Import(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(at.String()), nil
+}
+
+// openImportFile serves an uploaded file to the leader that imports it.
+func (n *Node) openImportFile(_ context.Context, _ base.NodeID, name string) (transport.ReadAtCloser, int64, error) {
+	file := name[len(importPrefix)+1:]
+	entries, err := n.env.FS.ReadDir(n.importDir())
+	if err != nil {
+		return nil, 0, base.Errorf(base.KindNotFound, "no such file")
+	}
+	if !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == file }) {
+		return nil, 0, base.Errorf(base.KindNotFound, "no such file")
+	}
+	f, err := n.env.FS.OpenFile(n.importDir()+"/"+file, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, size, nil
+}
+
+// DropDatabase drops a database everywhere.
+func (n *Node) DropDatabase(ctx context.Context, name string) error {
+	db, err := n.Database(name)
+	if err != nil {
+		return err
+	}
+	_, err = n.Propose(ctx, catalog.DropDatabase{Database: db.ID})
+	return err
+}
+
+type switchoverRequest struct {
+	Database base.DatabaseID `json:"database"`
+	Target   base.NodeID     `json:"target"`
+}
+
+// Switchover moves a database's leadership to target, or to the best follower
+// when target is 0, without losing or failing a write, and returns who leads.
+func (n *Node) Switchover(ctx context.Context, name string, target base.NodeID) (base.NodeID, error) {
+	db, err := n.Database(name)
+	if err != nil {
+		return 0, err
+	}
+	control := n.control.Leader()
+	if control == 0 {
+		return 0, base.Errorf(base.KindNoLeader, "the control plane has no leader just now").WithHint("try again; skein status shows why")
+	}
+	if control == n.identity.Node {
+		return n.supervisor.switchover(ctx, db.ID, target)
+	}
+	b, err := json.Marshal(switchoverRequest{Database: db.ID, Target: target})
+	if err != nil {
+		return 0, err
+	}
+	reply, err := n.call(ctx, control, switchoverMethod, b, 20*n.options.Lease)
+	if err != nil {
+		return 0, err
+	}
+	return base.ParseNodeID(string(reply))
+}
+
+func (n *Node) serveSwitchover(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+	var q switchoverRequest
+	if err := json.Unmarshal(request, &q); err != nil {
+		return nil, base.Errorf(base.KindInvalid, "bad request to switch over")
+	}
+	if !n.control.IsLeader() {
+		return nil, base.Errorf(base.KindNotLeader, "this node does not lead the control plane")
+	}
+	leads, err := n.supervisor.switchover(ctx, q.Database, q.Target)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(leads.String()), nil
+}

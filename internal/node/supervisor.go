@@ -1,0 +1,274 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/failover"
+	"github.com/skeindb/skein/internal/replica/stream"
+)
+
+const supervisorInbox = 1024
+
+// supervisor is the shell of package failover: it runs the elections of all
+// databases while this node leads the control plane. Its core is owned by run.
+type supervisor struct {
+	node  *Node
+	inbox chan failover.Event
+
+	mu struct {
+		sync.Mutex // guards waiters
+		waiters    map[base.DatabaseID][]chan failover.SwitchoverEnded
+	}
+}
+
+func (s *supervisor) init(n *Node) {
+	s.node, s.inbox = n, make(chan failover.Event, supervisorInbox)
+	s.mu.waiters = make(map[base.DatabaseID][]chan failover.SwitchoverEnded)
+}
+
+// post gives the core an event. One that finds the inbox full is dropped: every
+// event is repeated while it matters.
+func (s *supervisor) post(e failover.Event) {
+	select {
+	case s.inbox <- e:
+	default:
+	}
+}
+
+// run supervises whenever this node leads the control plane.
+func (s *supervisor) run() {
+	c := s.node.control
+	for s.node.ctx.Err() == nil {
+		changed := c.LeaderChanged()
+		if !c.IsLeader() {
+			select {
+			case <-changed:
+			case <-s.inbox: // Not for a node that does not supervise.
+			case <-s.node.ctx.Done():
+			}
+			continue
+		}
+		s.supervise(changed)
+	}
+}
+
+// supervise runs one core until this node leads the control plane no more.
+func (s *supervisor) supervise(over <-chan struct{}) {
+	n := s.node
+	ctx, cancel := context.WithCancel(n.ctx)
+	defer cancel()
+	core := failover.New(failover.Config{Self: n.identity.Node, Lease: n.options.Lease}, n.now())
+	step := func(e failover.Event) {
+		for _, effect := range core.Step(n.now(), e) {
+			s.do(ctx, effect)
+		}
+	}
+	for {
+		changed := n.control.Changed()
+		s.feed(step, n.control.State())
+		timer := n.env.Clock.NewTimer(n.options.Lease / 8)
+		again := false
+		for !again {
+			select {
+			case <-over:
+				timer.Stop()
+				s.endWaiters()
+				return
+			case <-ctx.Done():
+				timer.Stop()
+				s.endWaiters()
+				return
+			case <-changed:
+				again = true
+			case e := <-s.inbox:
+				step(e)
+			case <-timer.C():
+				step(failover.Tick{})
+				timer.Reset(n.options.Lease / 8)
+			}
+		}
+		timer.Stop()
+	}
+}
+
+func (n *Node) now() failover.Instant {
+	return failover.Instant(n.env.Clock.Now().Sub(n.started))
+}
+
+// feed tells the core the whole state of the control plane; what it knows
+// already changes nothing.
+func (s *supervisor) feed(step func(failover.Event), state *catalog.State) {
+	leads := make(map[base.NodeID]int)
+	for _, db := range state.Databases() {
+		leads[db.Leader]++
+	}
+	var nodes []failover.Node
+	for _, m := range state.Nodes() {
+		nodes = append(nodes, failover.Node{ID: m.ID, Active: m.State == catalog.NodeIsActive, Load: leads[m.ID]})
+	}
+	step(failover.Nodes{Nodes: nodes})
+	for _, m := range state.Nodes() {
+		if m.ID != s.node.identity.Node {
+			step(failover.NodeReach{Node: m.ID, Reach: reachOf(s.node.reach.get(m.ID))})
+		}
+	}
+	for _, db := range state.Databases() {
+		if db.Dropped {
+			step(failover.Forget{Database: db.ID})
+			continue
+		}
+		step(failover.Record{Database: failover.Database{
+			ID: db.ID, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Full(), Counting: db.Counting, AllowLoss: db.Policy.AllowLoss,
+		}})
+	}
+}
+
+// do starts what the core wants; the answer comes back as an event.
+func (s *supervisor) do(ctx context.Context, e failover.Effect) {
+	switch e := e.(type) {
+	case failover.Ask:
+		s.node.wg.Go(func() { s.ask(ctx, e) })
+	case failover.Elect:
+		s.node.wg.Go(func() { s.elect(ctx, e) })
+	case failover.AskRelease:
+		s.node.wg.Go(func() { s.askRelease(ctx, e) })
+	case failover.SwitchoverEnded:
+		s.answer(e)
+	}
+}
+
+func (s *supervisor) ask(ctx context.Context, e failover.Ask) {
+	b, err := s.node.call(ctx, e.Node, promiseMethod, stream.AppendPromiseRequest(nil, e.Request), 2*s.node.options.Lease)
+	if err != nil {
+		s.node.log.Debug("ask for a promise", "node", e.Node, "epoch", e.Request.Epoch, "err", err)
+		return
+	}
+	reply, err := stream.DecodePromiseReply(b)
+	if err != nil {
+		s.node.log.Warn("answer to an election", "node", e.Node, "err", err)
+		return
+	}
+	s.post(failover.Answer{Node: e.Node, Reply: reply})
+}
+
+func (s *supervisor) elect(ctx context.Context, e failover.Elect) {
+	n := s.node
+	n.log.Info("electing", "database", e.Database, "epoch", e.Epoch, "leader", e.Leader, "position", e.Position, "why", string(e.Reason), "lossy", e.Lossy)
+	ctx, cancel := n.env.Clock.WithTimeout(ctx, 10*n.options.Lease, base.Errorf(base.KindTimeout, "no agreement on an election"))
+	defer cancel()
+	_, err := n.control.Propose(ctx, catalog.Command{Action: catalog.Elect{
+		Database: e.Database, Epoch: e.Epoch, Leader: e.Leader, From: e.Position, Reason: string(e.Reason), Lossy: e.Lossy,
+		Revision: e.Revision, Counting: e.Counting,
+	}})
+	if err != nil {
+		n.log.Info("election not recorded", "database", e.Database, "epoch", e.Epoch, "err", err)
+		s.post(failover.ElectRefused{Database: e.Database})
+	}
+}
+
+func (s *supervisor) askRelease(ctx context.Context, e failover.AskRelease) {
+	q := stream.ReleaseRequest{Database: e.Database, Epoch: e.Epoch, Target: e.Target, Within: e.Within}
+	reply := failover.ReleaseReply{Database: e.Database, Node: e.Leader, Epoch: e.Epoch, Target: e.Target}
+	b, err := s.node.call(ctx, e.Leader, releaseMethod, stream.AppendReleaseRequest(nil, q), e.Within+2*s.node.options.Lease)
+	if err == nil {
+		var p stream.ReleaseReply
+		if p, err = stream.DecodeReleaseReply(b); err == nil {
+			reply.Final, reply.Refusal = p.Final, p.Refusal
+		}
+	}
+	if err != nil {
+		reply.Refusal = err.Error()
+	}
+	s.post(reply)
+}
+
+// await registers for the end of a switchover.
+func (s *supervisor) await(db base.DatabaseID) chan failover.SwitchoverEnded {
+	c := make(chan failover.SwitchoverEnded, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.waiters[db] = append(s.mu.waiters[db], c)
+	return c
+}
+
+func (s *supervisor) answer(e failover.SwitchoverEnded) {
+	s.mu.Lock()
+	waiters := s.mu.waiters[e.Database]
+	delete(s.mu.waiters, e.Database)
+	s.mu.Unlock()
+	for _, c := range waiters {
+		c <- e
+	}
+}
+
+// endWaiters answers those who wait when the supervisor moves to another node.
+func (s *supervisor) endWaiters() {
+	s.mu.Lock()
+	waiters := s.mu.waiters
+	s.mu.waiters = make(map[base.DatabaseID][]chan failover.SwitchoverEnded)
+	s.mu.Unlock()
+	for db, list := range waiters {
+		for _, c := range list {
+			c <- failover.SwitchoverEnded{Database: db, Refusal: "the control plane's leader has changed; see skein status for who leads"}
+		}
+	}
+}
+
+// switchover runs one on this node, which leads the control plane.
+func (s *supervisor) switchover(ctx context.Context, db base.DatabaseID, target base.NodeID) (base.NodeID, error) {
+	if target == 0 {
+		target = s.candidate(db)
+	}
+	ended := s.await(db)
+	s.post(failover.Switchover{Database: db, Target: target})
+	select {
+	case e := <-ended:
+		if e.Refusal != "" {
+			return 0, base.Errorf(base.KindUnavailable, "%s", e.Refusal)
+		}
+		return e.Leader, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// candidate picks a replica that can be reached and does not lead: the one that
+// leads the fewest databases.
+func (s *supervisor) candidate(id base.DatabaseID) base.NodeID {
+	state := s.node.control.State()
+	db, _ := state.Database(id)
+	leads := make(map[base.NodeID]int)
+	for _, d := range state.Databases() {
+		leads[d.Leader]++
+	}
+	var best base.NodeID
+	for _, r := range db.Full() {
+		if r != db.Leader && s.node.Reachable(r) && (best == 0 || leads[r] < leads[best]) {
+			best = r
+		}
+	}
+	return best
+}
+
+// handOver gives away what this node leads before it stops, for at most a few
+// leases; a failover would do the rest.
+func (n *Node) handOver() {
+	ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 2*time.Second, base.Errorf(base.KindTimeout, "stopping"))
+	defer cancel()
+	state := n.control.State()
+	for _, db := range state.Databases() {
+		if db.Dropped || db.Leader != n.identity.Node || len(db.Replicas) < 2 || ctx.Err() != nil {
+			continue
+		}
+		if _, err := n.Switchover(ctx, db.Name, 0); err != nil {
+			n.log.Info("could not hand over before stopping", "database", db.Name, "err", err)
+		}
+	}
+	if err := n.control.HandOver(ctx); err != nil && ctx.Err() == nil {
+		n.log.Debug("hand over the control plane", "err", err)
+	}
+}

@@ -1,0 +1,167 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// Import makes an SQLite file the contents of this database, which must be
+// empty, and takes the file away. It returns when the followers that the policy
+// counts have copied it. The file must have passed CheckImport.
+func (r *Replica) Import(ctx context.Context, path string) (base.Position, error) {
+	l, err := r.leading()
+	if err != nil {
+		return base.Position{}, err
+	}
+	select {
+	case <-l.ready:
+	case <-l.over:
+		return base.Position{}, r.notLeader()
+	case <-ctx.Done():
+		return base.Position{}, canceled(context.Cause(ctx))
+	}
+	var at base.Position
+	var failure error
+	err = l.quiet(ctx, func() { at, failure = l.writer.replaceContents(ctx, path) })
+	if err = errors.Join(err, failure); err != nil {
+		return at, err
+	}
+	return at, r.waitSafe(ctx, at)
+}
+
+// CheckImport opens a file as a database of its own, checks it and makes it
+// ready to be imported.
+func CheckImport(ctx context.Context, vfs, path string) error {
+	db, err := sqlite.OpenDatabase(ctx, path, sqlite.Options{VFS: vfs})
+	if err != nil {
+		return err
+	}
+	if err := checkContents(ctx, db); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return db.Close()
+}
+
+func checkContents(ctx context.Context, db *sqlite.Database) error {
+	if err := db.QuickCheck(ctx); err != nil {
+		return err
+	}
+	conn, err := db.OpenWriter(ctx, sqlite.RoleWriter)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	own, err := countWhere(conn, `name LIKE '\_skein\_%' ESCAPE '\'`)
+	if err != nil {
+		return err
+	}
+	if own > 0 {
+		// It was a replica once: its contents are welcome, its position is not.
+		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position"); err != nil {
+			return err
+		}
+	}
+	// What can't be captured is better refused now than at the first write.
+	recorder, err := row.NewRecorder(conn)
+	if err != nil {
+		return base.Errorf(base.KindUnsupported, "the file holds something that can't be replicated: %w", err)
+	}
+	recorder.Close()
+	return nil
+}
+
+func countWhere(conn *sqlite.Conn, where string) (int64, error) {
+	st, err := conn.PrepareOwn("SELECT count(*) FROM sqlite_schema WHERE " + where)
+	if err != nil {
+		return 0, err
+	}
+	defer st.Close()
+	if _, err := st.Step(); err != nil {
+		return 0, err
+	}
+	return st.Column(0).Int, nil
+}
+
+// replaceContents puts a file in the place of the database, in the writer
+// goroutine. Followers find their position trimmed and copy it.
+func (w *writer) replaceContents(ctx context.Context, path string) (base.Position, error) {
+	at := base.Position{Epoch: w.epoch, Seq: w.end + 1}
+	n, err := countWhere(w.conn, `name NOT LIKE '\_skein\_%' ESCAPE '\' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`)
+	if err != nil {
+		return at, err
+	}
+	if n > 0 {
+		return at, base.Errorf(base.KindExists, "the database is not empty: it has %d tables, indexes, views or triggers", n)
+	}
+	if err := w.replica.markPosition(ctx, path, at); err != nil {
+		return at, err
+	}
+	if err := w.swap(ctx, path, at); err != nil {
+		// Files and log may disagree now; opening the replica again finds out.
+		w.acks.fail(fmt.Errorf("import: %w", err))
+		return at, err
+	}
+	w.end = at.Seq
+	w.publish(nil)
+	return at, nil
+}
+
+// markPosition writes the position into the file that is to be imported.
+func (r *Replica) markPosition(ctx context.Context, path string, at base.Position) error {
+	conn, err := sqlite.OpenConn(ctx, path, sqlite.ConnOptions{VFS: r.env.VFS, Role: sqlite.RoleWriter})
+	if err != nil {
+		return err
+	}
+	if err = conn.Exec(createPositionSQL); err == nil {
+		err = setPosition(conn, at)
+	}
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return fmt.Errorf("mark the position in the imported file: %w", err)
+	}
+	f, err := r.env.FS.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (w *writer) swap(ctx context.Context, path string, at base.Position) error {
+	r := w.replica
+	w.recorder.Close()
+	if err := w.conn.Close(); err != nil {
+		return err
+	}
+	if err := r.replaceFile(path); err != nil {
+		return err
+	}
+	starts := r.changes.EpochStarts()
+	if err := r.changes.Reset(at, starts); err != nil {
+		return err
+	}
+	if err := r.openFile(ctx); err != nil {
+		return err
+	}
+	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	if err != nil {
+		return err
+	}
+	recorder, err := row.NewRecorder(conn)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	w.conn, w.recorder = conn, recorder
+	return nil
+}
+
+// fail ends the leadership because of an error.
+func (a *acks) fail(err error) {
+	a.update(func(core *leadership.Leader, _ leadership.Instant) { core.Depose(a.epoch + 1) })
+	a.broken(err)
+}
