@@ -1,7 +1,6 @@
 package failover
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -21,14 +20,14 @@ type chance func(n int) int
 func chaos(pick chance, steps int, bug string) *sim {
 	p := base.DefaultPolicy()
 	p.Durability.Level = []base.Level{base.Quorum, base.All, base.One, base.Async}[min(3, pick(10)/2)]
-	p.AllowLoss = pick(4) == 0
+	p.AllowLoss = pick(3) == 0
 	if pick(2) == 0 {
 		p.DegradeAfter = time.Second
 	}
 	s := newSim(2+pick(4), pick(3), p)
 	s.bug = bug
 	s.delay = func() time.Duration { return time.Duration(pick(20)*pick(20)) * time.Millisecond }
-	s.flushes = func() bool { return pick(3) > 0 }
+	s.flushes = func(*simNode) bool { return pick(3) > 0 }
 	for _, n := range s.nodes {
 		n.rate = 1 + float64(pick(5)-2)/100
 		n.follower = leadership.NewFollower(n.vow, s.lease, s.local(n))
@@ -49,28 +48,61 @@ func chaos(pick chance, steps int, bug string) *sim {
 func (s *sim) chaosStep(pick chance) {
 	n := s.nodes[pick(len(s.nodes))]
 	switch a := pick(100); {
-	case a < 30:
-		s.sleep(time.Duration(1+pick(8)) * 50 * time.Millisecond)
-	case a < 52:
+	case a < 25:
+		s.sleep(time.Duration(1+pick(8)+pick(2)*pick(60)) * 50 * time.Millisecond)
+	case a < 45:
 		s.chaosWrite(pick, n)
-	case a < 60:
+	case a < 51:
 		s.chaosProcess(n)
-	case a < 68:
+	case a < 55:
 		s.chaosFreeze(n)
-	case a < 76:
-		a, b := base.NodeID(pick(len(s.nodes)+1)), n.id
-		s.cuts[[2]base.NodeID{a, b}] = true
-		if pick(2) == 0 {
-			s.cuts[[2]base.NodeID{b, a}] = true
-		}
-	case a < 81:
-		clear(s.cuts)
-	case a < 86:
+	case a < 64:
+		s.chaosCut(pick, n)
+	case a < 82:
+		s.chaosRepair(pick)
+	case a < 87:
 		s.chaosSupervisor(n)
-	case a < 89:
+	case a < 90:
 		s.operator(Switchover{1, n.id})
 	default:
 		s.chaosAdmin(pick, n, a)
+	}
+}
+
+// chaosCut cuts one way, both ways, or all ways of a node, often the leader.
+func (s *sim) chaosCut(pick chance, n *simNode) {
+	if s.record.Epoch > 0 && pick(2) == 0 {
+		n = s.node(s.record.Leader)
+	}
+	both, all, other := pick(2) == 0, pick(2) == 0, base.NodeID(pick(len(s.nodes)+1))
+	s.rejects[n.id] = pick(2) == 0
+	for i := range base.NodeID(len(s.nodes) + 1) {
+		if i == n.id || !all && i != other {
+			continue
+		}
+		s.cuts[[2]base.NodeID{i, n.id}] = true
+		if both {
+			s.cuts[[2]base.NodeID{n.id, i}] = true
+		}
+	}
+	s.tell("node %d is cut off: both ways %v, from all %v, from %d, rejecting %v", n.id, both, all, other, s.rejects[n.id])
+}
+
+// chaosRepair makes one thing whole, if it is broken.
+func (s *sim) chaosRepair(pick chance) {
+	if pick(3) == 0 {
+		s.heal()
+		return
+	}
+	for i, at := 0, pick(len(s.nodes)); i < len(s.nodes); i++ {
+		switch n := s.nodes[(at+i)%len(s.nodes)]; {
+		case !n.up:
+			s.chaosProcess(n)
+			return
+		case n.frozen:
+			s.chaosFreeze(n)
+			return
+		}
 	}
 }
 
@@ -141,19 +173,43 @@ func (s *sim) chaosAdmin(pick chance, n *simNode, a int) {
 	case a < 95:
 		s.chaosLoseLog(n)
 	case a < 97: // all is well for a while
-		clear(s.cuts)
-		for _, m := range s.nodes {
-			if !m.up {
-				s.boot(m)
-			}
-			if m.frozen {
-				s.thaw(m)
-			}
-		}
+		s.repairAll()
 		s.sleep(3 * time.Second)
 	default:
 		s.chaosSpurious(pick, n)
 	}
+}
+
+func (s *sim) repairAll() {
+	s.heal()
+	for _, m := range s.nodes {
+		if !m.up {
+			s.boot(m)
+		}
+		if m.frozen {
+			s.thaw(m)
+		}
+	}
+}
+
+// recovers repairs everything and says whether the database takes writes again.
+func (s *sim) recovers() bool {
+	s.repairAll()
+	for _, m := range s.nodes {
+		m.supports = nil
+	}
+	s.supervise(s.nodes[0])
+	for range 30 {
+		s.sleep(time.Second)
+		if l := s.record.Leader; l != 0 && s.write(s.node(l)) {
+			id := s.writes
+			s.sleep(time.Second)
+			if s.acked[id] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // chaosLoseLog empties a dead node's log, where one loss must be survivable.
@@ -167,6 +223,7 @@ func (s *sim) chaosLoseLog(n *simNode) {
 		return
 	}
 	s.tell("node %d loses its log", n.id)
+	s.undone++
 	n.log, n.flushed, n.fresh = nil, 0, s.bug != "an empty disk answers"
 }
 
@@ -209,41 +266,18 @@ func TestChaosManySeeds(t *testing.T) {
 		if s.broken != "" {
 			t.Fatalf("seed %d: %s\n%s", seed, s.broken, s.story.String())
 		}
+		if !s.recovers() {
+			t.Fatalf("seed %d: no write is taken when all is whole again: %s\n%s%s", seed, s.broken, s.story.String(), s.show())
+		}
 		sum.elections += s.stats.elections
 		sum.lossy += s.stats.lossy
 		sum.acked += s.stats.acked
 		sum.switchovers += s.stats.switchovers
 		sum.countings += s.stats.countings
-		sum.reads += s.stats.reads
+		sum.checks += s.stats.checks
 	}
 	t.Logf("%d runs: %+v", runs, sum)
 	if sum.elections < 4*runs || sum.acked < 10*runs || sum.countings < runs/4 || sum.lossy < runs/50 || sum.switchovers < runs/4 {
 		t.Errorf("too little happened in %d runs: %+v", runs, sum)
-	}
-}
-
-// TestPlantedBugs: each way of breaking the rules is noticed.
-func TestPlantedBugs(t *testing.T) {
-	for _, bug := range []string{
-		"acknowledges before the quorum",
-		"promises are not kept",
-		"lease is not waited for",
-		"lease is not looked at",
-		"resumes its epoch after a restart",
-		"no opening entry",
-		"elect ignores revision",
-		"degrades without asking",
-		"answers before it flushes",
-		"an empty disk answers",
-	} {
-		t.Run(bug, func(t *testing.T) {
-			for seed := range uint64(3000) {
-				if s := chaos(rand.New(rand.NewPCG(seed, 3)).IntN, 150, bug); s.broken != "" {
-					t.Log(fmt.Sprintf("run %d: %s", seed, s.broken))
-					return
-				}
-			}
-			t.Errorf("nothing was noticed in 3000 runs")
-		})
 	}
 }

@@ -23,11 +23,12 @@ type sim struct {
 	records []Database // all that ever were
 	nodes   []*simNode // by id, from 1
 	cuts    map[[2]base.NodeID]bool
+	rejects map[base.NodeID]bool // a firewall refuses connections to it, where it is cut off
 	queue   eventQueue
 	order   int
 	lastAt  map[[2]base.NodeID]Instant
 	delay   func() time.Duration
-	flushes func() bool // does a disk write in this tick
+	flushes func(n *simNode) bool // does its disk write in this tick
 	bug     string
 	conns   int
 	writes  int
@@ -37,9 +38,17 @@ type sim struct {
 	story   strings.Builder
 	broken  string // the first promise that was broken
 	stats   simStats
+	undone  int      // how often a log got shorter
+	checked simState // what check has looked at
 }
 
-type simStats struct{ elections, lossy, acked, switchovers, countings, reads int }
+// simState is what the outcome of check depends on.
+type simState struct {
+	acked, lost, undone int
+	live, leader        base.NodeID
+}
+
+type simStats struct{ elections, lossy, acked, switchovers, countings, checks int }
 
 type simEntry struct {
 	epoch base.Epoch
@@ -111,9 +120,9 @@ const simTick = 50 * time.Millisecond
 // newSim makes n replicas and some spare nodes.
 func newSim(n, spare int, p base.Policy) *sim {
 	s := &sim{
-		lease: time.Second, policy: p, cuts: map[[2]base.NodeID]bool{}, lastAt: map[[2]base.NodeID]Instant{},
+		lease: time.Second, policy: p, cuts: map[[2]base.NodeID]bool{}, rejects: map[base.NodeID]bool{}, lastAt: map[[2]base.NodeID]Instant{},
 		delay:   func() time.Duration { return 5 * time.Millisecond },
-		flushes: func() bool { return true },
+		flushes: func(*simNode) bool { return true },
 		acked:   map[int]bool{}, lost: map[int]bool{}, leaders: map[base.Epoch]base.NodeID{},
 	}
 	var replicas []base.NodeID
@@ -282,8 +291,15 @@ func (s *sim) check() {
 			s.fail("nodes %d and %d both hold a live lease", live, n.id)
 		}
 		live = n.id
-		s.stats.reads++
-		s.mustHoldAcked(n, "holds a live lease")
+	}
+	state := simState{len(s.acked), len(s.lost), s.undone, live, s.record.Leader}
+	if state == s.checked {
+		return
+	}
+	s.checked = state
+	s.stats.checks++
+	if live != 0 {
+		s.mustHoldAcked(s.node(live), "holds a live lease")
 	}
 	if s.record.Epoch > 0 {
 		s.mustHoldAcked(s.node(s.record.Leader), "is the leader on record")

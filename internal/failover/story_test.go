@@ -112,11 +112,14 @@ func (s *sim) tellCommand(t *testing.T, w []string) string {
 		s.check()
 	case "lose-log":
 		n := s.arg(t, w[1])
+		s.undone++
 		n.log, n.flushed, n.fresh = nil, 0, true
 	case "cut":
 		s.storyCut(t, w[1:])
+	case "reject":
+		s.rejects[s.arg(t, w[1]).id] = true
 	case "heal":
-		clear(s.cuts)
+		s.heal()
 	case "supervise":
 		s.supervise(s.arg(t, w[1]))
 	case "retire":
@@ -170,6 +173,11 @@ func (s *sim) storyCut(t *testing.T, w []string) {
 	if len(w) == 2 {
 		s.cuts[[2]base.NodeID{base.NodeID(b), base.NodeID(a)}] = true
 	}
+}
+
+func (s *sim) heal() {
+	clear(s.cuts)
+	clear(s.rejects)
 }
 
 // storyWrite writes N times at the leader, or at node M ("write 3 at 2").
