@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -170,9 +173,10 @@ func TestTrim(t *testing.T) {
 }
 
 func TestTruncateAfter(t *testing.T) {
-	for _, to := range []base.Seq{0, 2, 5, 7, 30, 99, 195, 200} {
-		d := newDisk(t)
-		l, _ := open(t, d, options())
+	for i, to := range []base.Seq{0, 2, 5, 7, 30, 99, 195, 197, 200} {
+		d, o := newDisk(t), options()
+		o.TailCacheBytes = []int{-1, 1 << 20}[i%2]
+		l, _ := open(t, d, o)
 		m := &model{}
 		for i := range 40 {
 			m.add(appendBatch(t, l, base.Epoch(1+i/10), 4, 1000)) // 5 seqs each
@@ -355,11 +359,13 @@ func TestOtherLogsAreRefused(t *testing.T) {
 		}
 	}
 	must(t, changelog.Discard(environment(d, 1), dir))
-	l, r := open(t, d, changelog.Options{DatabaseID: 8, ClusterID: 9})
-	if !r.Created {
-		t.Fatal("log was not discarded")
+	for seed := range uint64(20) {
+		l, r := open(t, d.CrashClone(seed), changelog.Options{DatabaseID: 8, ClusterID: 9})
+		if !r.Created {
+			t.Fatalf("seed %d: the log is back", seed)
+		}
+		must(t, l.Close())
 	}
-	must(t, l.Close())
 }
 
 // TestConcurrently runs the writer, the flusher, readers and a trimmer side by
@@ -434,4 +440,119 @@ func follow(ctx context.Context, t *testing.T, l *changelog.Log, target base.Seq
 		}
 		next = last + 1
 	}
+}
+
+// TestSyncAcrossACut cuts the log while a sync is under way: what was synced
+// is not what is there afterwards, so it must not count.
+func TestSyncAcrossACut(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	appendBatch(t, l, 1, 3, 100) // 1 to 4
+	sync_(t, l)
+	appendBatch(t, l, 1, 3, 100) // 5 to 8
+	entered, leave := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	d.Inject(func(c crashfs.Call) error {
+		if c.Op == crashfs.OpSync && !first.Swap(true) {
+			close(entered)
+			<-leave
+		}
+		return nil
+	})
+	done := make(chan base.Seq)
+	go func() {
+		seq, err := l.Sync()
+		if err != nil {
+			t.Error(err)
+		}
+		done <- seq
+	}()
+	<-entered
+	must(t, l.TruncateAfter(4))
+	appendBatch(t, l, 2, 3, 100)
+	close(leave)
+	if seq := <-done; seq != 4 || l.Flushed() != 4 {
+		t.Fatalf("a sync from before the cut counts: %d, flushed %d", seq, l.Flushed())
+	}
+	must(t, l.Close())
+}
+
+// TestAppendDuringSync checks that a sync answers for what came before it only.
+func TestAppendDuringSync(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	appendBatch(t, l, 1, 3, 100)
+	d.Inject(func(c crashfs.Call) error {
+		if c.Op == crashfs.OpSync {
+			d.Inject(nil)
+			appendBatch(t, l, 1, 3, 100)
+		}
+		return nil
+	})
+	if seq := sync_(t, l); seq != 4 || l.End().Seq != 8 {
+		t.Fatalf("synced %d of %v", seq, l.End())
+	}
+	must(t, l.Close())
+}
+
+// TestReaderKeepsItsSegment trims away and recycles the segment that a read is
+// at: the read must not see the file's next life.
+func TestReaderKeepsItsSegment(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	first := appendBatch(t, l, 1, 4, 1000)
+	for range 10 {
+		appendBatch(t, l, 1, 4, 1000)
+	}
+	d.Inject(func(c crashfs.Call) error {
+		if c.Op != crashfs.OpRead {
+			return nil
+		}
+		d.Inject(nil)
+		must(t, l.Trim(l.End().Seq))
+		for range 10 {
+			appendBatch(t, l, 1, 4, 1000)
+		}
+		return nil
+	})
+	frames, _, last, err := l.ReadFrom(1, len(first), nil)
+	must(t, err)
+	if last != 5 || !bytes.Equal(frames, first) || l.Start() == 1 {
+		t.Fatalf("read up to %d, log starts at %d", last, l.Start())
+	}
+	must(t, l.Close())
+}
+
+// TestSegmentsAreMadeAhead checks that the append that needs a new segment
+// finds one, and makes none itself.
+func TestSegmentsAreMadeAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, o := newDisk(t), options()
+		o.Foreground = false
+		l, _ := open(t, d, o)
+		for range 20 {
+			first := l.End().Seq + 1
+			frames, last := batchOf(1, first, 1, 2000)
+			segments, calls := len(l.Segments()), 0
+			d.Inject(func(c crashfs.Call) error {
+				if c.Op == crashfs.OpAllocate && len(l.Segments()) == segments {
+					calls++
+				}
+				return nil
+			})
+			must(t, l.Append(frames, first, last, 1))
+			rotated := len(l.Segments()) > segments
+			synctest.Wait() // the housekeeper is done
+			if rotated && calls > 0 {
+				t.Fatalf("the append that needed segment %d made it", segments+1)
+			}
+		}
+		if files, segments := len(d.Files()), len(l.Segments()); segments < 4 || files != segments+1 {
+			t.Fatalf("%d files for %d segments, which leaves no spare", files, segments)
+		}
+		must(t, l.Close())
+		if files := d.Files(); len(files) < 4 || slices.ContainsFunc(files, func(f string) bool { return strings.Contains(f, "spare") }) {
+			t.Fatalf("after close: %v", files)
+		}
+	})
 }

@@ -60,7 +60,7 @@ func (l *Log) recover() (*Recovery, error) {
 	if len(numbers) == 0 {
 		return l.create()
 	}
-	old, live, err := l.load(numbers)
+	void, live, err := l.load(numbers)
 	if err != nil {
 		return nil, err
 	}
@@ -68,9 +68,9 @@ func (l *Log) recover() (*Recovery, error) {
 	if err := l.env.FS.SyncDir(l.dir); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	for _, number := range old {
-		if err := l.removeVoid(number); err != nil {
-			return nil, err
+	for _, number := range void { // of before a Reset; void also if a crash brings them back
+		if err := l.env.FS.Remove(l.path(segmentName(number))); err != nil {
+			return nil, fmt.Errorf("open log: remove segment %d: %w", number, err)
 		}
 	}
 	return l.settle(live)
@@ -125,18 +125,6 @@ func (l *Log) create() (*Recovery, error) {
 	}
 	l.segments = []*segment{s}
 	return &Recovery{Created: true}, nil
-}
-
-// removeVoid removes a segment from before a Reset.
-func (l *Log) removeVoid(number uint64) error {
-	err := l.env.FS.Remove(l.path(segmentName(number)))
-	if err == nil {
-		err = l.env.FS.SyncDir(l.dir)
-	}
-	if err != nil {
-		return fmt.Errorf("open log: remove segment %d: %w", number, err)
-	}
-	return nil
 }
 
 // load reads the segments from the newest base on, and returns the numbers of
