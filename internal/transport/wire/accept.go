@@ -124,9 +124,10 @@ func (t *Transport) linger(conn net.Conn) {
 	const lingerBytes, lingerTime = 16 << 10, 200 * time.Millisecond
 	timer := t.env.Clock.AfterFunc(lingerTime, func() { conn.Close() })
 	stop := context.AfterFunc(t.ctx, func() { conn.Close() })
-	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // Whether it succeeds or not, the connection ends.
 	}
+	_, _ = io.CopyN(io.Discard, conn, lingerBytes)
 	timer.Stop()
 	stop()
 	conn.Close()

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 
 	"github.com/skeindb/skein/internal/base"
@@ -44,7 +43,7 @@ const (
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-	errHello = errors.New("this is no hello of a node")
+	errHello = base.Errorf(base.KindInvalid, "this is no hello of a node")
 )
 
 func (h hello) encode() []byte {
