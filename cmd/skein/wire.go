@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/skeindb/skein/internal/config"
 	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/server"
 )
 
 // version is that of the binary; a release sets it when it links.
@@ -23,5 +23,9 @@ type runningNode interface {
 
 // openNode starts a node and returns once it listens.
 var openNode = func(ctx context.Context, e *env.Env, c *config.Serve) (runningNode, error) {
-	return nil, errors.New("this build has no engine")
+	s, err := server.Open(ctx, e, c, version)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/sqlite"
 )
 
 // IdentityFile is the name of the file that says whose folder this is.
@@ -107,3 +108,6 @@ func settle(e *env.Env, o Options) (Identity, error) {
 	}
 	return id, WriteIdentity(e.FS, o.Dir, id)
 }
+
+// SQLiteVersion is the version of the engine in this binary.
+func SQLiteVersion() string { return sqlite.Version() }

@@ -38,7 +38,8 @@ type Node struct {
 	supervisor supervisor
 	changed    chan struct{} // wakes the follower of the control plane; one token
 
-	mu struct {
+	handing sync.Once
+	mu      struct {
 		sync.Mutex // guards all below; never held over I/O
 		keepers    map[base.DatabaseID]*keeper
 		failure    error
@@ -267,7 +268,7 @@ func (n *Node) Reachable(id base.NodeID) bool {
 // Close hands over what this node leads, as far as that goes quickly, and stops
 // everything.
 func (n *Node) Close() error {
-	n.handOver()
+	n.HandOver()
 	n.cancel(base.Errorf(base.KindShutdown, "the node is stopping"))
 	n.wg.Wait()
 	return errors.Join(n.transport.Close(), n.control.Close())

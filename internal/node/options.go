@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -36,7 +37,12 @@ type Options struct {
 	// ID fixes the id of a new folder; 0 draws one. With TLS it is that of the
 	// certificate.
 	ID base.NodeID
+	// Calls are what front ends answer to other nodes, by method.
+	Calls map[string]CallHandler
 }
+
+// CallHandler answers a call of another node's front end.
+type CallHandler func(ctx context.Context, n *Node, from base.NodeID, request []byte) ([]byte, error)
 
 func (o *Options) validate() error {
 	if o.Dir == "" {

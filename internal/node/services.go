@@ -56,19 +56,18 @@ func (n *Node) handle() {
 	t.HandleCall(releaseMethod, n.serveRelease)
 	t.HandleCall(importMethod, n.serveImport)
 	t.HandleCall(switchoverMethod, n.serveSwitchover)
+	for method, h := range n.options.Calls {
+		t.HandleCall(method, func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error) {
+			return h(ctx, n, from, request)
+		})
+	}
 	t.HandleStream(leader.FollowService, n.serveFollow)
 	t.HandleStream(leader.SnapshotService, n.serveSnapshot)
 	t.HandleFile(leader.SnapshotFile, n.openSnapshotFile)
 	t.HandleFile(importPrefix, n.openImportFile)
 }
 
-// HandleCall lets a front end answer calls of its own kind on other nodes. It
-// must be called before anyone can call.
-func (n *Node) HandleCall(method string, h func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error)) {
-	n.transport.HandleCall(method, h)
-}
-
-// Call asks another node, or this one, through HandleCall's function.
+// Call asks another node what one of its Options.Calls answers.
 func (n *Node) Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error) {
 	return n.transport.Call(ctx, to, method, request)
 }

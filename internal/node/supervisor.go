@@ -254,8 +254,10 @@ func (s *supervisor) candidate(id base.DatabaseID) base.NodeID {
 	return best
 }
 
-// handOver gives away what this node leads before it stops, for at most a few
-// leases; a failover would do the rest.
+// HandOver gives away what this node leads before it stops, for at most a few
+// seconds; a failover would do the rest. Only its first call does anything.
+func (n *Node) HandOver() { n.handing.Do(n.handOver) }
+
 func (n *Node) handOver() {
 	ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 2*time.Second, base.Errorf(base.KindTimeout, "stopping"))
 	defer cancel()

@@ -2,11 +2,12 @@ package leader
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
@@ -16,21 +17,22 @@ import (
 
 // Orphan is one row change that a failover undid on this replica.
 type Orphan struct {
-	Epoch base.Epoch `json:"epoch"`
-	Seq   base.Seq   `json:"seq"`
+	Epoch base.Epoch
+	Seq   base.Seq
 	// WrittenNS is the old leader's clock when it made the change.
-	WrittenNS int64           `json:"written_ns"`
-	Table     string          `json:"table"`
-	Operation string          `json:"operation"`
-	Key       json.RawMessage `json:"key"`
-	Old       json.RawMessage `json:"old,omitempty"`
-	New       json.RawMessage `json:"new,omitempty"`
+	WrittenNS int64
+	Table     string
+	Operation string
+	// Columns names the values of Old and New; it is empty when the table was
+	// not known any more.
+	Columns       []string
+	Key, Old, New []base.Value
 }
 
 const orphanSchema = `PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS orphan (
 	epoch INTEGER NOT NULL, seq INTEGER NOT NULL, written_ns INTEGER NOT NULL,
-	table_name TEXT NOT NULL, operation TEXT NOT NULL, key TEXT NOT NULL, old TEXT, new TEXT,
+	table_name TEXT NOT NULL, operation TEXT NOT NULL, columns TEXT NOT NULL, key TEXT, old TEXT, new TEXT,
 	PRIMARY KEY (epoch, seq)) WITHOUT ROWID`
 
 func (r *Replica) orphanPath() string { return r.options.Dir + "/orphans.sqlite" }
@@ -59,8 +61,9 @@ func (r *Replica) keepOrphans(ctx context.Context, entries []entry.Entry) error 
 	if err := conn.BeginImmediate(); err != nil {
 		return err
 	}
+	k := orphanKeeper{conn: conn, columns: r.columnsByTable(ctx)}
 	for i := range entries {
-		if err := keepEntry(conn, &entries[i]); err != nil {
+		if err := k.keep(&entries[i]); err != nil {
 			return errors.Join(fmt.Errorf("keep orphaned writes: %w", err), conn.Rollback())
 		}
 	}
@@ -70,11 +73,43 @@ func (r *Replica) keepOrphans(ctx context.Context, entries []entry.Entry) error 
 	return nil
 }
 
-func keepEntry(conn *sqlite.Conn, e *entry.Entry) error {
+// columnsByTable returns a function that names a table's columns, as well as
+// the replica knows them.
+func (r *Replica) columnsByTable(ctx context.Context) func(table string) []string {
+	known := make(map[string][]string)
+	return func(table string) []string {
+		if names, ok := known[table]; ok {
+			return names
+		}
+		known[table] = nil
+		db, _, release, err := r.useFile()
+		if err != nil {
+			return nil
+		}
+		defer release()
+		conn, err := db.Reader(ctx)
+		if err != nil {
+			return nil
+		}
+		defer db.ReleaseReader(conn)
+		conn.SetGuard(sqlite.GuardOwn)
+		if _, names, err := row.ColumnNames(conn, table); err == nil {
+			known[table] = names
+		}
+		return known[table]
+	}
+}
+
+type orphanKeeper struct {
+	conn    *sqlite.Conn
+	columns func(table string) []string
+}
+
+func (k *orphanKeeper) keep(e *entry.Entry) error {
 	if e.Kind != entry.Row {
 		return nil
 	}
-	st, err := conn.Prepare("INSERT OR IGNORE INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
+	st, err := k.conn.PrepareOwn("INSERT OR IGNORE INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
 	if err != nil {
 		return err
 	}
@@ -84,18 +119,19 @@ func keepEntry(conn *sqlite.Conn, e *entry.Entry) error {
 		if err != nil {
 			return err
 		}
+		columns, err := json.Marshal(k.columns(c.Table))
+		if err != nil {
+			return err
+		}
+		if c.SQL != "" {
+			c.New = []base.Value{base.TextValue(c.SQL)}
+		}
 		err = st.BindAll([]base.Value{
 			base.IntValue(int64(e.Epoch)), base.IntValue(int64(seq)), base.IntValue(e.Time),
-			base.TextValue(c.Table), base.TextValue(c.Op),
-			jsonValues(c.Key), jsonValues(c.Old), jsonValues(c.New),
+			base.TextValue(c.Table), base.TextValue(c.Op), base.TextValue(string(columns)),
+			packValues(c.Key), packValues(c.Old), packValues(c.New),
 		})
-		if err == nil {
-			err = st.Run()
-		}
-		if err == nil {
-			err = st.Reset()
-		}
-		if err != nil {
+		if err = errors.Join(err, st.Run(), st.Reset()); err != nil {
 			return err
 		}
 		seq++
@@ -103,34 +139,71 @@ func keepEntry(conn *sqlite.Conn, e *entry.Entry) error {
 	return nil
 }
 
-// jsonValues writes values as a JSON array: integers and reals as numbers,
-// blobs as {"blob": hex}, and what JSON has no number for as strings.
-func jsonValues(values []base.Value) base.Value {
+// packValues writes values as a JSON array of pairs: a letter for the storage
+// class (i, r, t, x for text that is not UTF-8, b, n) and the value as text, so
+// that they can be read back exactly.
+func packValues(values []base.Value) base.Value {
 	if values == nil {
 		return base.Value{}
 	}
-	out := make([]any, len(values))
+	out := make([][2]string, len(values))
 	for i, v := range values {
 		switch v.Kind {
 		case base.Integer:
-			out[i] = json.Number(strconv.FormatInt(v.Int, 10))
+			out[i] = [2]string{"i", strconv.FormatInt(v.Int, 10)}
 		case base.Real:
-			if math.IsNaN(v.Float) || math.IsInf(v.Float, 0) {
-				out[i] = strconv.FormatFloat(v.Float, 'g', -1, 64)
-			} else {
-				out[i] = v.Float
-			}
+			out[i] = [2]string{"r", strconv.FormatFloat(v.Float, 'g', -1, 64)}
 		case base.Text:
-			out[i] = string(v.Bytes)
+			out[i] = [2]string{"t", string(v.Bytes)}
+			if !utf8.Valid(v.Bytes) {
+				out[i] = [2]string{"x", hex.EncodeToString(v.Bytes)}
+			}
 		case base.Blob:
-			out[i] = map[string]string{"blob": fmt.Sprintf("%x", v.Bytes)}
+			out[i] = [2]string{"b", hex.EncodeToString(v.Bytes)}
+		default:
+			out[i] = [2]string{"n", ""}
 		}
 	}
 	b, err := json.Marshal(out)
 	if err != nil {
-		return base.TextValue("[]")
+		return base.Value{} // Strings always marshal.
 	}
 	return base.TextValue(string(b))
+}
+
+// unpackValues reads what packValues wrote.
+func unpackValues(v base.Value) ([]base.Value, error) {
+	if v.Kind == base.Null {
+		return nil, nil
+	}
+	var packed [][2]string
+	if err := json.Unmarshal(v.Bytes, &packed); err != nil {
+		return nil, fmt.Errorf("read orphaned write: %w", err)
+	}
+	values := make([]base.Value, len(packed))
+	for i, p := range packed {
+		var err error
+		switch p[0] {
+		case "i":
+			values[i].Kind = base.Integer
+			values[i].Int, err = strconv.ParseInt(p[1], 10, 64)
+		case "r":
+			values[i].Kind = base.Real
+			values[i].Float, err = strconv.ParseFloat(p[1], 64)
+		case "t":
+			values[i] = base.TextValue(p[1])
+		case "x":
+			values[i].Kind = base.Text
+			values[i].Bytes, err = hex.DecodeString(p[1])
+		case "b":
+			values[i].Kind = base.Blob
+			values[i].Bytes, err = hex.DecodeString(p[1])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read orphaned write: %w", err)
+		}
+	}
+	return values, nil
 }
 
 // Orphans lists the newest orphaned writes, at most limit.
@@ -143,7 +216,7 @@ func (r *Replica) Orphans(ctx context.Context, limit int) ([]Orphan, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	st, err := conn.Prepare("SELECT epoch, seq, written_ns, table_name, operation, key, old, new FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1")
+	st, err := conn.PrepareOwn("SELECT epoch, seq, written_ns, table_name, operation, columns, key, old, new FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1")
 	if err != nil {
 		return nil, err
 	}
@@ -157,19 +230,28 @@ func (r *Replica) Orphans(ctx context.Context, limit int) ([]Orphan, error) {
 		if err != nil || !more {
 			return list, err
 		}
-		list = append(list, Orphan{
-			Epoch: base.Epoch(st.Column(0).Int), Seq: base.Seq(st.Column(1).Int), WrittenNS: st.Column(2).Int,
-			Table: string(st.Column(3).Bytes), Operation: string(st.Column(4).Bytes),
-			Key: rawJSON(st.Column(5)), Old: rawJSON(st.Column(6)), New: rawJSON(st.Column(7)),
-		})
+		o, err := readOrphan(st)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, o)
 	}
 }
 
-func rawJSON(v base.Value) json.RawMessage {
-	if v.Kind == base.Null {
-		return nil
+func readOrphan(st *sqlite.Stmt) (o Orphan, err error) {
+	o = Orphan{
+		Epoch: base.Epoch(st.Column(0).Int), Seq: base.Seq(st.Column(1).Int), WrittenNS: st.Column(2).Int,
+		Table: string(st.Column(3).Bytes), Operation: string(st.Column(4).Bytes),
 	}
-	return append(json.RawMessage(nil), v.Bytes...)
+	if err := json.Unmarshal(st.Column(5).Bytes, &o.Columns); err != nil {
+		return o, fmt.Errorf("read orphaned write: %w", err)
+	}
+	for i, to := range []*[]base.Value{&o.Key, &o.Old, &o.New} {
+		if *to, err = unpackValues(st.Column(6 + i)); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
 }
 
 // countOrphans returns how many there are.
@@ -182,7 +264,7 @@ func (r *Replica) countOrphans(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	defer conn.Close()
-	st, err := conn.Prepare("SELECT count(*) FROM orphan")
+	st, err := conn.PrepareOwn("SELECT count(*) FROM orphan")
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeindb/skein/internal/config"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/node"
+	"github.com/skeindb/skein/internal/pgwire"
+	"github.com/skeindb/skein/internal/pki"
+)
+
+// Server is one running node that serves clients.
+type Server struct {
+	env      *env.Env
+	config   *config.Serve
+	version  string
+	pid      int
+	node     *node.Node
+	registry *prometheus.Registry
+	http     *httpapi.Server
+	pg       *pgwire.Server
+	listener net.Listener
+
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	done   chan struct{}
+	err    error // set before done is closed
+}
+
+// Open starts a node and its front ends, and returns once all listen.
+func Open(ctx context.Context, e *env.Env, c *config.Serve, version string) (*Server, error) {
+	s := &Server{env: e, config: c, version: version, pid: os.Getpid(), registry: prometheus.NewRegistry(), done: make(chan struct{})}
+	identity, clientTLS, err := s.certificates()
+	if err != nil {
+		return nil, err
+	}
+	// Listen for clients first: a port in use is the most common mistake.
+	if s.listener, err = e.Net.Listen(ctx, c.PG); err != nil {
+		return nil, fmt.Errorf("listen for PostgreSQL clients on %s: %w", c.PG, err)
+	}
+	s.node, err = node.Open(ctx, e, node.Options{
+		Dir: c.Dir, Name: c.Name, PeerAddress: c.Peer, Advertise: c.Advertise, PgAddress: c.PG, HTTPAddress: c.HTTP,
+		Join: c.Join, TLS: identity, Calls: s.calls(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.listener.Close())
+	}
+	if err := s.openFrontEnds(ctx, clientTLS); err != nil {
+		return nil, errors.Join(err, s.listener.Close(), s.node.Close())
+	}
+	return s, nil
+}
+
+// certificates loads this node's certificate and, where there is one, that
+// which clients see; nodes without one of their own show the node's.
+func (s *Server) certificates() (*pki.Identity, *tls.Config, error) {
+	if s.config.Certs == "" {
+		return nil, nil, nil
+	}
+	identity, err := pki.LoadFiles(s.env.FS, s.config.Certs)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the node's certificate: %w", err)
+	}
+	if err := identity.Check(s.env.Clock.Now()); err != nil {
+		return nil, nil, err
+	}
+	clients := identity.ServerTLSConfig(s.env.Clock.Now)
+	file := s.config.Certs + "/" + pki.ServerFile
+	if _, err := s.env.FS.Stat(file); err == nil {
+		server, err := pki.LoadServer(s.env.FS, file, file)
+		if err != nil {
+			return nil, nil, fmt.Errorf("load the certificate for clients: %w", err)
+		}
+		clients = server.TLSConfig(s.env.Clock.Now)
+	}
+	return identity, clients, nil
+}
+
+func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err error) {
+	s.registry.MustRegister(newCollector(s.node))
+	s.http, err = httpapi.Open(ctx, s.env, s.config.HTTP, httpapi.Options{
+		Node: s, Gateway: s.node.Gateway(), Registry: s.registry, TrustLoopback: s.config.TrustLoopback,
+		OpenMetrics: s.config.OpenMetrics, Version: s.version, TLS: s.httpTLS(clients),
+	})
+	if err != nil {
+		return err
+	}
+	s.pg, err = pgwire.New(s.env, s.node.Gateway(), pgwire.Options{TLS: clients, TrustLoopback: s.config.TrustLoopback})
+	if err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	s.wg.Go(func() {
+		if err := s.pg.Serve(serving, s.listener); err != nil && serving.Err() == nil {
+			s.stop(fmt.Errorf("serve PostgreSQL clients: %w", err))
+		}
+	})
+	s.wg.Go(func() {
+		select {
+		case <-s.http.Done():
+			if err := s.http.Err(); err != nil {
+				s.stop(err)
+			}
+		case <-serving.Done():
+		}
+	})
+	return nil
+}
+
+// httpTLS leaves HTTP plain on loopback, where browsers and curl expect it.
+func (s *Server) httpTLS(clients *tls.Config) *tls.Config {
+	host, _, err := net.SplitHostPort(s.config.HTTP)
+	if ip := net.ParseIP(host); err == nil && (host == "localhost" || (ip != nil && ip.IsLoopback())) {
+		return nil
+	}
+	return clients
+}
+
+// stop notes why the server can't go on.
+func (s *Server) stop(err error) {
+	s.once.Do(func() {
+		s.err = err
+		close(s.done)
+	})
+}
+
+// Done is closed when the server has stopped by itself; Err then says why.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err says why the server has stopped.
+func (s *Server) Err() error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Node is the node behind the front ends.
+func (s *Server) Node() *node.Node { return s.node }
+
+// PGAddr and HTTPAddr are where clients connect.
+func (s *Server) PGAddr() net.Addr   { return s.listener.Addr() }
+func (s *Server) HTTPAddr() net.Addr { return s.http.Addr() }
+
+// Close hands over what the node leads, ends the clients' sessions and stops.
+func (s *Server) Close() error {
+	s.node.HandOver()
+	s.cancel(errStopping)
+	err := errors.Join(s.pg.Close(), s.http.Close())
+	s.wg.Wait()
+	err = errors.Join(err, s.node.Close())
+	s.stop(nil)
+	return err
+}
+
+var errStopping = errors.New("the node is stopping")
