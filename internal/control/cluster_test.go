@@ -46,8 +46,8 @@ func inBubble(t *testing.T, f func(t *testing.T, c *cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
+		defer c.close()
 		f(t, c)
-		c.close()
 	})
 }
 

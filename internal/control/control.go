@@ -192,12 +192,12 @@ func (c *Control) bounded(ctx context.Context) (context.Context, context.CancelF
 	return c.env.Clock.WithTimeout(ctx, c.o.ProposeTimeout, context.DeadlineExceeded)
 }
 
-// ask runs f in the loop and returns its error. After another error f may
-// still run.
+// ask runs f in the loop and returns its error, when what f has done is on disk
+// and published. After another error f may still run.
 func (c *Control) ask(ctx context.Context, f func(*loop) error) error {
 	reply := make(chan error, 1)
 	select {
-	case c.inbox <- func(l *loop) { reply <- f(l) }:
+	case c.inbox <- func(l *loop) { l.replyLater(reply, f(l)) }:
 	case <-ctx.Done():
 		return ended(ctx)
 	case <-c.stopped:

@@ -186,11 +186,12 @@ func TestIsolatedLeaderNeitherDecidesNorReads(t *testing.T) {
 func TestReadIndexSeesWhatWasDecidedElsewhere(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.found(4)
-		for i := range 20 {
+		c.net.Weather(time.Millisecond, 20*time.Millisecond, 0.2)
+		for i := range 40 {
 			name := fmt.Sprintf("d%d", i)
 			c.create(c.nodes[base.NodeID(i%4+1)], name)
 			reader := c.nodes[base.NodeID((i+1)%4+1)]
-			if err := reader.ReadIndex(withLimit(t, time.Second)); err != nil {
+			if err := reader.ReadIndex(withLimit(t, 5*time.Second)); err != nil {
 				t.Fatalf("read: %v", err)
 			}
 			if _, ok := reader.State().DatabaseByName(name); !ok {

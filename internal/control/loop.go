@@ -30,6 +30,7 @@ type loop struct {
 	snapshotAt    uint64 // index of the last snapshot
 	confChanged   bool   // the group has changed since
 	confBarrier   uint64 // no change of the group before this index is applied
+	confProposed  bool   // one is on its way into the log
 	ticks         uint64
 	removed       bool
 
@@ -37,6 +38,7 @@ type loop struct {
 	suspects     map[base.NodeID]uint64
 	stuckAfter   int // ticks until a candidate stands anew
 	applied      []appliedCommand
+	replies      []func() // to those who have asked
 	reads        map[string]*read
 	readPrefix   uint64
 	readCount    uint64
@@ -232,12 +234,22 @@ func (l *loop) process() error {
 			return err
 		}
 	}
+	l.confProposed = false // By now it is in the log, and in confBarrier.
 	// Whoever is told that something is applied must find it in what is
 	// published.
 	l.publish()
 	l.answerCommands()
 	l.answerReads()
+	for _, reply := range l.replies {
+		reply()
+	}
+	l.replies = nil
 	return nil
+}
+
+// replyLater answers a request once its effects are published.
+func (l *loop) replyLater(reply chan<- error, err error) {
+	l.replies = append(l.replies, func() { reply <- err })
 }
 
 // persist writes the promises of ready, and only then counts them as made.

@@ -237,15 +237,15 @@ func (p *proposal) confirmed(ctx context.Context) (catalog.Result, bool, error) 
 // attemptHere proposes on this node, which leads, and waits until the command
 // is applied or the leadership ends.
 func (p *proposal) attemptHere(ctx context.Context, v view) (catalog.Result, bool, error) {
-	if err := p.c.ask(ctx, func(l *loop) error { return l.propose(p.cmd, p.data) }); err != nil {
-		p.last = err
-		if ctx.Err() != nil {
-			p.sent = true // It may still run.
-			return catalog.Result{}, true, p.expired(ctx)
-		}
+	err := p.c.ask(ctx, func(l *loop) error { return wrapRefusal(l.propose(p.cmd, p.data)) })
+	if r, ok := errors.AsType[refusal](err); ok {
+		p.last = r.error
 		return catalog.Result{}, false, nil
 	}
-	p.sent = true
+	p.sent = true // Whatever else went wrong, the loop may have done it.
+	if err != nil {
+		return catalog.Result{}, true, p.outcome(err)
+	}
 	for {
 		now, moved := p.c.published.get()
 		if now.leader != v.leader || now.term != v.term {
@@ -261,6 +261,16 @@ func (p *proposal) attemptHere(ctx context.Context, v view) (catalog.Result, boo
 			return catalog.Result{}, true, p.expired(ctx)
 		}
 	}
+}
+
+// refusal is an error of loop.propose: the command is certainly not in the log.
+type refusal struct{ error }
+
+func wrapRefusal(err error) error {
+	if err != nil {
+		return refusal{err}
+	}
+	return nil
 }
 
 // outcome says what err means for the command.
@@ -291,12 +301,14 @@ func (l *loop) propose(cmd catalog.Command, data []byte) error {
 	if change == nil {
 		return proposed(l.group.Propose(data))
 	}
-	if l.confBarrier > l.state.Applied() {
+	if l.confProposed || l.confBarrier > l.state.Applied() {
 		return base.Errorf(base.KindBusy, "the control group is changing already")
 	}
 	if change.GetType() == raftpb.ConfChangeRemoveNode && base.NodeID(change.GetNodeId()) == l.c.o.Self && l.handOver() {
 		return base.Errorf(base.KindNotLeader, "this node is handing over the control group before it leaves")
 	}
+	// The library would put an empty entry in the place of a second change.
+	l.confProposed = true
 	return proposed(l.group.ProposeConfChange(&raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{change}, Context: data}))
 }
 

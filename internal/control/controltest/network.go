@@ -31,7 +31,7 @@ type Network struct {
 	delay  time.Duration
 	jitter time.Duration
 	loss   float64
-	watch  func(from, to base.NodeID, msg []byte)
+	filter func(from, to base.NodeID, msg []byte) bool
 }
 
 // New returns a network without delay or loss; seed drives its choices.
@@ -80,11 +80,12 @@ func (n *Network) Heal() {
 	clear(n.sides)
 }
 
-// Watch sets a function that sees every message when it is sent.
-func (n *Network) Watch(f func(from, to base.NodeID, msg []byte)) {
+// Filter sets a function that sees every message when it is sent, and says
+// whether it goes on its way.
+func (n *Network) Filter(f func(from, to base.NodeID, msg []byte) bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.watch = f
+	n.filter = f
 }
 
 // trip draws the fate of one message.
@@ -119,10 +120,10 @@ type messenger struct {
 
 func (m messenger) Send(to base.NodeID, msg []byte) {
 	m.net.mu.Lock()
-	watch := m.net.watch
+	filter := m.net.filter
 	m.net.mu.Unlock()
-	if watch != nil {
-		watch(m.self, to, msg)
+	if filter != nil && !filter(m.self, to, msg) {
+		return
 	}
 	d, arrives := m.net.trip()
 	if !arrives {
