@@ -151,14 +151,18 @@ func (t *Transport) open(ctx context.Context, op, name string, to base.NodeID, f
 	stop := context.AfterFunc(ctx, cancel)
 	started := w.target.spawn(func() {
 		err := serve(w.target, handling, served)
+		// Once the handler's context is done nobody waits for an answer: the
+		// opener has left, or its deadline or the connection tells it.
+		heard := handling.Err() == nil
 		stop()
 		cancel()
 		there.abandon()
-		if err != nil {
+		switch {
+		case heard && err != nil:
 			back.end(&answer{transport.Answer(err)})
-			return
+		case heard:
+			back.end(nil)
 		}
-		back.end(nil)
 	})
 	if !started {
 		stop()

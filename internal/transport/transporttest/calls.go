@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,10 @@ func failingSetup(entered chan<- struct{}, left chan<- error) func(int, transpor
 		tr.HandleCall("bug", func(context.Context, base.NodeID, []byte) ([]byte, error) {
 			return nil, errors.New("something odd")
 		})
+		tr.HandleCall("long", func(context.Context, base.NodeID, []byte) ([]byte, error) {
+			long := strings.Repeat("\x00", 1<<20)
+			return nil, &base.Error{Kind: base.KindSQL, Op: long, Message: long, Hint: long, SQLState: long}
+		})
 		tr.HandleCall("much", func(context.Context, base.NodeID, []byte) ([]byte, error) {
 			return make([]byte, transport.MaxMessage+1), nil
 		})
@@ -95,6 +100,7 @@ func checkAnswers(t *testing.T, c Cluster) {
 	}
 	wantError(t, call("done", nil), base.KindDegraded, base.Done)
 	wantError(t, call("bug", nil), base.KindInternal, base.Indeterminate)
+	wantError(t, call("long", nil), base.KindSQL, base.NotDone)
 	wantError(t, call("much", nil), base.KindTooLarge, base.Indeterminate)
 	wantError(t, call("unknown", nil), base.KindUnsupported, base.NotDone)
 	wantError(t, call("bug", make([]byte, transport.MaxMessage+1)), base.KindTooLarge, base.NotDone)

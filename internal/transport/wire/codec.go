@@ -129,9 +129,9 @@ type failure struct {
 	Leader   string `json:"leader,omitempty"`
 }
 
-// maxFailureText bounds each text of an error on the wire, since they travel
-// in a header.
-const maxFailureText = 2 << 10
+// maxFailureText bounds each text of an error on the wire, since all of them
+// travel in a header and JSON may write a byte as six.
+const maxFailureText = 1 << 10
 
 func encodeFailure(err error) []byte {
 	e := transport.Answer(err)
