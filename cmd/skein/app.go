@@ -219,19 +219,25 @@ func (a *app) asking(f func(ctx context.Context, c *adminclient.Client, args []s
 
 var errInterrupted = errors.New("interrupted")
 
-// interruptible ends its context at the first signal.
-func (a *app) interruptible(ctx context.Context) (context.Context, func()) {
+// interruptible ends its context at the first signal. stop ends the watch and
+// says whether a signal was taken, which nobody else will see.
+func (a *app) interruptible(ctx context.Context) (_ context.Context, stop func() (taken bool)) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
+	taken, done := false, make(chan struct{})
 	go func() {
 		defer close(done)
 		select {
 		case <-a.signals:
+			taken = true
 			cancel(errInterrupted)
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() { cancel(nil); <-done }
+	return ctx, func() bool {
+		cancel(nil)
+		<-done
+		return taken
+	}
 }
 
 // printJSON prints a value for a program.

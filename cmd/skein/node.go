@@ -97,9 +97,9 @@ func joinText(nodes []httpapi.NodeStatus, name, host string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "1. Where the authority's folder is (`skein cert ca` made it; of `skein dev` it is skein-data/ca),\n"+
 		"   make a certificate for the node and bring the folder %s-certs to its machine:\n\n", name)
-	fmt.Fprintf(&b, "     skein cert node --ca CA_FOLDER --out %s-certs --host %s\n\n", quoteShell(name), host)
+	fmt.Fprintf(&b, "     skein cert node --ca CA_FOLDER --out %s --host %s\n\n", quoteShell(name+"-certs"), host)
 	fmt.Fprintf(&b, "2. On its machine, with an empty or missing data folder:\n\n")
-	fmt.Fprintf(&b, "     skein serve --dir %s --name %s --certs %s-certs \\\n", quoteShell(name), quoteShell(name), quoteShell(name))
+	fmt.Fprintf(&b, "     skein serve --dir %s --name %s --certs %s \\\n", quoteShell(name), quoteShell(name), quoteShell(name+"-certs"))
 	fmt.Fprintf(&b, "       --pg %s:%d --http %s:%d --peer %s:%d --advertise %s \\\n", listen, pg, listen, http, listen, peer, net.JoinHostPort(host, strconv.Itoa(peer)))
 	fmt.Fprintf(&b, "       --join %s\n\n", strings.Join(members, ","))
 	fmt.Fprintf(&b, "Where the members run with --insecure, leave step 1 out and give --insecure instead of --certs.\n")

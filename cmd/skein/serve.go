@@ -63,16 +63,20 @@ func (a *app) serve(c *cobra.Command, settings *config.Serve) error {
 	e := env.Real(log)
 	ctx, stop := a.interruptible(c.Context())
 	n, err := openNode(ctx, e, settings)
-	stop() // From here on signals end the node in order.
+	interrupted := stop() // From here on signals end the node in order.
 	if err != nil {
 		return fmt.Errorf("start node: %w", err)
 	}
 	log.Info("node serves", "name", settings.Name, "pg", settings.PG, "http", settings.HTTP, "peer", settings.Peer, "version", version)
-	select {
-	case s := <-a.signals:
-		log.Info("node stops", "signal", s.String())
-	case <-n.Done():
-		err = n.Err()
+	if interrupted {
+		log.Info("node stops", "signal", "during the start")
+	} else {
+		select {
+		case s := <-a.signals:
+			log.Info("node stops", "signal", s.String())
+		case <-n.Done():
+			err = n.Err()
+		}
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- n.Close() }()

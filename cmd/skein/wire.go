@@ -21,7 +21,8 @@ type runningNode interface {
 	Close() error
 }
 
-// openNode starts a node and returns once it listens.
+// openNode starts a node and returns once it listens. ctx only bounds the
+// start: it is done as soon as openNode has returned.
 var openNode = func(ctx context.Context, e *env.Env, c *config.Serve) (runningNode, error) {
 	s, err := server.Open(ctx, e, c, version)
 	if err != nil {

@@ -1,0 +1,559 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/config"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/httpapi/httpapitest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// world is an app in a test: a fake cluster, captured output, no terminal.
+type world struct {
+	t    *testing.T
+	app  *app
+	node *httpapitest.Node
+	vars map[string]string
+	out  bytes.Buffer
+	err  bytes.Buffer
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, node: httpapitest.NewNode(), vars: map[string]string{}}
+	e := env.Real(slog.New(slog.DiscardHandler))
+	api, err := httpapi.New(e, httpapi.Options{
+		Node: w.node, Gateway: &httpapitest.Gateway{Node: w.node}, Registry: prometheus.NewRegistry(), TrustLoopback: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(api)
+	t.Cleanup(s.Close)
+	w.vars["SKEIN_URL"] = s.URL
+	w.app = &app{
+		in: strings.NewReader(""), out: &w.out, err: &w.err, env: e, signals: make(chan os.Signal, 2),
+		lookupEnv: func(k string) (string, bool) { v, ok := w.vars[k]; return v, ok },
+	}
+	return w
+}
+
+// run runs a command line with an input and wants an exit status.
+func (w *world) run(status int, input string, args ...string) string {
+	w.t.Helper()
+	w.out.Reset()
+	w.err.Reset()
+	w.app.in = strings.NewReader(input)
+	w.app.url, w.app.user, w.app.password, w.app.json = "", "", "", false
+	if got := w.app.run(w.t.Context(), args); got != status {
+		w.t.Fatalf("skein %s: exit status %d, want %d\n%s%s", strings.Join(args, " "), got, status, &w.out, &w.err)
+	}
+	return w.out.String()
+}
+
+// golden compares text with a file.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s:\n%s\nwant:\n%s", name, got, want)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	w := newWorld(t)
+	golden(t, "status", w.run(0, "", "status"))
+	w.node.Members[2].Reachable, w.node.Members[2].Error = false, "connection refused"
+	w.node.Databases[0].Leader = ""
+	w.node.Alerts = []httpapi.Alert{
+		{Severity: httpapi.Critical, Kind: httpapi.AlertNoLeader, Database: "main", Message: "main has no leader: it accepts no writes"},
+		{Severity: httpapi.Warning, Kind: httpapi.AlertNodeUnreachable, Message: "n3 does not answer"},
+	}
+	golden(t, "status-trouble", w.run(0, "", "status"))
+	if out := w.run(0, "", "status", "--json"); !strings.Contains(out, `"kind": "no_leader"`) {
+		t.Errorf("JSON: %s", out)
+	}
+	w.app.outTerminal = true
+	if out := w.run(0, "", "status"); !strings.Contains(out, "\x1b[31mcritical\x1b[0m") {
+		t.Errorf("no colour on a terminal: %q", out)
+	}
+	w.vars["NO_COLOR"] = "1"
+	if out := w.run(0, "", "status"); strings.Contains(out, "\x1b") {
+		t.Errorf("colour against NO_COLOR: %q", out)
+	}
+}
+
+func TestStatusWatch(t *testing.T) {
+	w := newWorld(t)
+	seen := make(chan struct{})
+	w.app.out = writerFunc(func(p []byte) (int, error) {
+		if w.out.Write(p); strings.Count(w.out.String(), "No alerts.") == 2 {
+			close(seen)
+			w.app.out = io.Discard
+		}
+		return len(p), nil
+	})
+	go func() { <-seen; w.app.signals <- os.Interrupt }()
+	if status := w.app.run(t.Context(), []string{"status", "--watch", "--every", "100ms"}); status != 0 {
+		t.Errorf("exit status %d: %s", status, &w.err)
+	}
+	if strings.Contains(w.out.String(), "\x1b") {
+		t.Errorf("escapes without a terminal: %q", &w.out)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// The help of every command is a golden file, and has an example unless it
+// only groups others.
+func TestHelp(t *testing.T) {
+	w := newWorld(t)
+	var all strings.Builder
+	var visit func(c *cobra.Command, path []string)
+	visit = func(c *cobra.Command, path []string) {
+		if c.Name() == "help" || c.Hidden {
+			return
+		}
+		fmt.Fprintf(&all, "==== skein %s\n%s\n", strings.Join(path, " "), w.run(0, "", append(path, "--help")...))
+		if len(c.Commands()) == 0 && c.Example == "" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			visit(sub, append(append([]string(nil), path...), sub.Name()))
+		}
+	}
+	visit(w.app.root(), nil)
+	golden(t, "help", all.String())
+}
+
+func TestUsageErrors(t *testing.T) {
+	w := newWorld(t)
+	for line, want := range map[string]string{
+		"frobnicate":                      "unknown command",
+		"db frobnicate":                   "unknown command",
+		"db create":                       "NAME is missing",
+		"db create a b":                   "unexpected argument \"b\"",
+		"user grant ann":                  "RIGHT and DATABASE is missing",
+		"status --frob":                   "unknown flag: --frob",
+		"db alter main":                   "nothing to change",
+		"cert node --ca x":                "required flag",
+		"sql main --mode xml":             "want table, csv, line or json",
+		"db create x --retention 5parsec": "want a size such as 64MiB",
+	} {
+		w.run(2, "", strings.Fields(line)...)
+		if got := w.err.String(); !strings.HasPrefix(got, "Error: ") || !strings.Contains(got, want) || !strings.Contains(got, "--help`.") {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	if len(w.node.Calls) > 0 {
+		t.Errorf("a wrong command line reached the node: %v", w.node.Calls)
+	}
+}
+
+func TestErrorsShowOutcomeAndHint(t *testing.T) {
+	w := newWorld(t)
+	w.node.Fail["DropDatabase"] = base.Errorf(base.KindIndeterminate, "the control leader went away").WithOutcome(base.Indeterminate).WithHint("Look again.")
+	w.run(1, "", "db", "drop", "main", "--yes")
+	want := "Error: the control leader went away\n  Outcome: indeterminate; it may have been done, or not\n  Hint: Look again.\n"
+	if w.err.String() != want {
+		t.Errorf("got %q, want %q", &w.err, want)
+	}
+}
+
+func TestDatabaseCommands(t *testing.T) {
+	w := newWorld(t)
+	steps := []struct {
+		want string
+		args []string
+	}{
+		{"Database shop is made.\n", []string{"db", "create", "shop", "--durability", "one received", "--retention", "64MiB", "--degrade-after", "5s"}},
+		{"DATABASE  LEADER  EPOCH  NODES     POLICY\nmain      n2      3      n1 n2 n3  on every node, durability quorum\nshop      n1      1      n1        on every node, durability one received, degrades after 5s\n", []string{"db", "list"}},
+		{"Database shop: 2 replicas, durability one received, degrades after 5s, failover may lose writes.\n", []string{"db", "alter", "shop", "--replicas", "2", "--allow-loss"}},
+		{"{\n  \"done\": true\n}\n", []string{"db", "drop", "shop", "--yes", "--json"}},
+		{"n1 leads main now.\n", []string{"switchover", "main", "--to", "n1"}},
+		{"n3 leads main now.\n", []string{"switchover", "main"}},
+	}
+	for _, s := range steps {
+		if got := w.run(0, "", s.args...); got != s.want {
+			t.Errorf("%v: got %q, want %q", s.args, got, s.want)
+		}
+	}
+	if p := w.node.Databases; len(p) != 1 {
+		t.Errorf("%d databases left", len(p))
+	}
+	w.run(1, "", "switchover", "main", "--to", "n9")
+	w.run(1, "", "db", "create", "x", "--durability", "most")
+}
+
+func TestDestructionIsConfirmed(t *testing.T) {
+	w := newWorld(t)
+	w.run(1, "main\n", "db", "drop", "main") // Not a terminal: nobody can be asked.
+	if !strings.Contains(w.err.String(), "--yes") {
+		t.Errorf("got %q", &w.err)
+	}
+	w.app.inTerminal = true
+	w.run(1, "mian\n", "db", "drop", "main")
+	if len(w.node.Databases) != 1 || !strings.Contains(w.err.String(), "not confirmed; nothing was changed") {
+		t.Errorf("%d databases, %q", len(w.node.Databases), &w.err)
+	}
+	w.run(0, "main\n", "db", "drop", "main")
+	w.run(0, "n3\n", "node", "remove", "n3")
+	if len(w.node.Databases) != 0 || len(w.node.Members) != 2 {
+		t.Errorf("%d databases, %d nodes", len(w.node.Databases), len(w.node.Members))
+	}
+}
+
+func TestVerify(t *testing.T) {
+	w := newWorld(t)
+	hash := func(node, position, hash string) httpapi.ReplicaHash {
+		return httpapi.ReplicaHash{NodeName: node, Position: position, Hash: hash}
+	}
+	w.node.Hashes = []httpapi.ReplicaHash{hash("n1", "3/9", "abc"), hash("n2", "3/9", "abc")}
+	if got := w.run(0, "", "db", "verify", "main"); got != "REPLICA  POSITION  HASH\nn1       3/9       abc\nn2       3/9       abc\nAll replicas are equal.\n" {
+		t.Errorf("got %q", got)
+	}
+	w.node.Hashes[1] = hash("n2", "3/10", "abc")
+	w.run(1, "", "db", "verify", "main")
+	if !strings.Contains(w.err.String(), "could be compared") {
+		t.Errorf("got %q", &w.err)
+	}
+	w.node.Hashes[1] = hash("n2", "3/9", "xyz")
+	w.run(1, "", "db", "verify", "main", "--json")
+	if !strings.Contains(w.err.String(), "differ at the same position") || !strings.Contains(w.out.String(), `"verdict": "different"`) {
+		t.Errorf("got %q, %q", &w.out, &w.err)
+	}
+}
+
+func TestUserCommands(t *testing.T) {
+	w := newWorld(t)
+	w.run(0, "secret one\n", "user", "add", "ann")
+	w.run(0, "", "user", "grant", "ann", "write", "main")
+	w.run(0, "", "user", "grant", "ann", "read", "*")
+	if got := w.run(0, "", "user", "list"); got != "USER  RIGHTS\nann   write on main, read on *\n" {
+		t.Errorf("got %q", got)
+	}
+	w.run(1, "", "user", "grant", "ann", "own", "main")
+	w.run(0, "", "user", "revoke", "ann", "*")
+	if w.node.Passwords["ann"] != "secret one" {
+		t.Errorf("password %q", w.node.Passwords["ann"])
+	}
+	w.run(1, "\n", "user", "password", "ann")
+	w.app.inTerminal = true
+	answers := []string{"a", "b", "new", "new"}
+	w.app.readPassword = func() ([]byte, error) { p := answers[0]; answers = answers[1:]; return []byte(p), nil }
+	w.run(1, "", "user", "password", "ann")
+	if !strings.Contains(w.err.String(), "differ") {
+		t.Errorf("got %q", &w.err)
+	}
+	w.run(0, "", "user", "password", "ann")
+	if w.node.Passwords["ann"] != "new" || strings.Contains(w.out.String()+w.err.String(), "new\n") {
+		t.Errorf("password %q, output %q %q", w.node.Passwords["ann"], &w.out, &w.err)
+	}
+	w.run(0, "", "user", "drop", "ann")
+}
+
+func TestNodeCommands(t *testing.T) {
+	w := newWorld(t)
+	golden(t, "node-list", w.run(0, "", "node", "list"))
+	golden(t, "node-join-local", w.run(0, "", "node", "join"))
+	for i := range w.node.Members {
+		w.node.Members[i].PeerAddress = fmt.Sprintf("10.0.0.%d:6441", i+1)
+	}
+	golden(t, "node-join-remote", w.run(0, "", "node", "join", "--name", "it's", "--host", "db4.example"))
+}
+
+func TestOrphans(t *testing.T) {
+	w := newWorld(t)
+	if got := w.run(0, "", "orphans", "list", "main"); got != "No write of main was undone.\n" {
+		t.Errorf("got %q", got)
+	}
+	w.node.Undone = []httpapi.Orphan{{
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Epoch: 2, Seq: 7, Table: "t", Op: "update",
+		Key: httpapi.Row{{Column: "id", Value: base.IntValue(1)}}, Old: httpapi.Row{{Column: "v", Value: base.TextValue("a")}}, New: httpapi.Row{{Column: "v", Value: base.TextValue("b")}},
+	}}
+	want := "UNDONE AT             EPOCH  SEQ  TABLE  OP      KEY       OLD        NEW\n2026-01-02 03:04:05Z  2      7    t      update  {\"id\":1}  {\"v\":\"a\"}  {\"v\":\"b\"}\n"
+	if got := w.run(0, "", "orphans", "list", "main"); got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
+// sqliteFile makes a database file; wal leaves changes in a -wal beside it.
+func sqliteFile(t *testing.T, path, sql string) {
+	t.Helper()
+	db, err := sqlite3.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Exec(sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCreateFromAFile(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.db")
+	sqliteFile(t, good, "CREATE TABLE t(x); INSERT INTO t VALUES (1)")
+	if got := w.run(0, "", "db", "create", "copy", "--from", good); !strings.HasPrefix(got, "Database copy is made from "+good+" (8.0 KiB)") {
+		t.Errorf("got %q", got)
+	}
+	if data, _ := os.ReadFile(good); !bytes.Equal(data, w.node.Imported) {
+		t.Errorf("%d bytes arrived of %d", len(w.node.Imported), len(data))
+	}
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	page, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withWAL, withJournal := write("it's wal.db", string(page)), write("journal.db", string(page))
+	write("it's wal.db-wal", "frames")
+	write("journal.db-journal", "pages")
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none.db"):                  "no such file",
+		write("empty.db", ""):                          "is empty",
+		write("text.db", strings.Repeat("hello ", 50)): "is no SQLite database",
+		write("short.db", "SQLite format 3\x00"):       "is no SQLite database",
+		write("cut.db", string(page[:5000])):           "is cut short",
+		withWAL:                                        `it'\''s wal.db' 'PRAGMA wal_checkpoint(TRUNCATE);'`,
+		withJournal:                                    "journal.db 'SELECT count(*) FROM sqlite_schema;'",
+	} {
+		w.run(1, "", "db", "create", "x", "--from", path)
+		if !strings.Contains(w.err.String(), want) {
+			t.Errorf("%s: got %q, want %q", path, &w.err, want)
+		}
+	}
+	if n := len(w.node.Databases); n != 2 {
+		t.Errorf("%d databases", n)
+	}
+}
+
+// The command that a hint tells to run does what the hint says.
+func TestTheCheckpointHintHelps(t *testing.T) {
+	tool, err := exec.LookPath("sqlite3")
+	if err != nil {
+		t.Skip("the sqlite3 shell is not installed")
+	}
+	path := filepath.Join(t.TempDir(), "wal.db")
+	db, err := sqlite3.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Exec("PRAGMA journal_mode=wal; CREATE TABLE t(x)"); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.run(1, "", "db", "create", "x", "--from", path)
+	if out, err := exec.Command(tool, path, "PRAGMA wal_checkpoint(TRUNCATE);").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.run(0, "", "db", "create", "x", "--from", path)
+}
+
+func TestSnapshot(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	source, target := filepath.Join(dir, "source.db"), filepath.Join(dir, "backup.db")
+	sqliteFile(t, source, "PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES (42); PRAGMA wal_checkpoint(TRUNCATE)")
+	var err error
+	if w.node.File, err = os.ReadFile(source); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.run(0, "", "snapshot", "main", target); got != target+" holds database main at position 3/100 (8.0 KiB, checked).\n" {
+		t.Errorf("got %q", got)
+	}
+	if data, err := os.ReadFile(target); err != nil || !bytes.Equal(data, w.node.File) {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	w.run(1, "", "snapshot", "main", target)
+	if !strings.Contains(w.err.String(), "is there already") {
+		t.Errorf("got %q", &w.err)
+	}
+	w.run(0, "", "snapshot", "main", target, "--force", "--json")
+	if !regexp.MustCompile(`"position": "3/100"`).MatchString(w.out.String()) {
+		t.Errorf("got %q", &w.out)
+	}
+	other := filepath.Join(dir, "other.db")
+	for name, damage := range map[string]func([]byte) []byte{
+		"no database": func([]byte) []byte { return bytes.Repeat([]byte("x"), 8192) },
+		"half":        func(b []byte) []byte { return b[:4096] },
+		"scrambled": func(b []byte) []byte {
+			return append(append([]byte(nil), b[:4096]...), bytes.Repeat([]byte("\xff"), 4096)...)
+		},
+	} {
+		whole := w.node.File
+		w.node.File = damage(whole)
+		w.run(1, "", "snapshot", "main", other)
+		w.node.File = whole
+		if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the file is there", name)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.part*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	ca, certs := filepath.Join(dir, "ca"), filepath.Join(dir, "n1")
+	if got := w.run(0, "", "cert", "ca", ca); !strings.Contains(got, "ca.key is secret") {
+		t.Errorf("got %q", got)
+	}
+	w.run(1, "", "cert", "ca", ca) // Never overwritten.
+	w.run(0, "", "cert", "node", "--ca", ca, "--out", certs, "--host", "db1", "--id", "a1")
+	w.run(0, "", "cert", "server", "--ca", ca, "--out", certs, "--host", "db1")
+	out := w.run(0, "", "cert", "show", certs)
+	for _, want := range []string{"ca.crt", "node.pem", "server.pem"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s is not shown: %s", want, out)
+		}
+	}
+}
+
+// fakeNode is a node that serve runs.
+type fakeNode struct {
+	done   chan struct{}
+	err    error
+	closed bool
+}
+
+func (n *fakeNode) Done() <-chan struct{} { return n.done }
+func (n *fakeNode) Err() error            { return n.err }
+func (n *fakeNode) Close() error          { n.closed = true; return nil }
+
+func TestServe(t *testing.T) {
+	w := newWorld(t)
+	node := &fakeNode{done: make(chan struct{})}
+	var got *config.Serve
+	real := openNode
+	defer func() { openNode = real }()
+	openNode = func(_ context.Context, _ *env.Env, c *config.Serve) (runningNode, error) {
+		got = c
+		w.app.signals <- os.Interrupt
+		return node, nil
+	}
+	file := filepath.Join(t.TempDir(), "skein.toml")
+	if err := os.WriteFile(file, []byte("dir = \"/data/x\"\ninsecure = true\npg = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:1\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.vars["SKEIN_CONFIG"], w.vars["SKEIN_PG"], w.vars["SKEIN_HTTP"] = file, "127.0.0.1:2", "127.0.0.1:2"
+	w.run(0, "", "serve", "--pg", "127.0.0.1:3", "--log-format", "json")
+	if got.Dir != "/data/x" || got.PG != "127.0.0.1:3" || got.HTTP != "127.0.0.1:2" || !node.closed {
+		t.Errorf("settings %+v, closed %v", got, node.closed)
+	}
+	if !strings.Contains(w.err.String(), `"msg":"node serves"`) {
+		t.Errorf("log %q", &w.err)
+	}
+	broken := &fakeNode{done: make(chan struct{}), err: base.Errorf(base.KindCorrupt, "the log is damaged")}
+	close(broken.done)
+	openNode = func(context.Context, *env.Env, *config.Serve) (runningNode, error) { return broken, nil }
+	w.run(1, "", "serve")
+	if !strings.Contains(w.err.String(), "Error: the log is damaged") || !broken.closed {
+		t.Errorf("got %q", &w.err)
+	}
+	w.run(1, "", "serve", "--peer", "0.0.0.0:1")
+	if !strings.Contains(w.err.String(), "insecure is for one machine") {
+		t.Errorf("got %q", &w.err)
+	}
+}
+
+func TestSQLFindsItsAddress(t *testing.T) {
+	w := newWorld(t)
+	w.node.Members[0].PGAddress = "0.0.0.0:5999"
+	client, err := w.app.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if address, err := w.app.discover(t.Context(), client); err != nil || address != "127.0.0.1:5999" {
+		t.Errorf("%s, %v", address, err)
+	}
+	w.vars["SKEIN_USER"], w.vars["SKEIN_PASSWORD"] = "a@b", "p:/w"
+	c, err := w.app.connection("[::1]:5441", "my/db ü")
+	if err != nil || c.Host != "::1" || c.Port != 5441 || c.Database != "my/db ü" || c.User != "a@b" || c.Password != "p:/w" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := w.app.connection("5441", "x"); err == nil {
+		t.Error("an address without a host is taken")
+	}
+}
+
+func TestVersion(t *testing.T) {
+	w := newWorld(t)
+	if got := w.run(0, "", "version"); !strings.HasPrefix(got, "skein "+version+" (go1.") {
+		t.Errorf("got %q", got)
+	}
+	w.run(0, "", "version", "--json")
+}
+
+func TestDevKeepsSettingsFromItsNodes(t *testing.T) {
+	got := withoutSettings([]string{"HOME=/h", "SKEIN_DIR=/d", "SKEIN_URL=x", "PATH=/p"})
+	if fmt.Sprint(got) != "[HOME=/h PATH=/p]" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "100": 100, "1K": 1024, "64MiB": 64 << 20, "2 GB": 2 << 30} {
+		if got, err := parseBytes(text); err != nil || got != want {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5G", "1X", "99999999999T"} {
+		if n, err := parseBytes(text); err == nil {
+			t.Errorf("%q: %d", text, n)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 3 << 30: "3.0 GiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+	for s, want := range map[float64]string{0: "0s", 0.15: "150ms", 3.14159: "3.1s", 3725: "1h2m5s", 3600: "1h0m"} {
+		if got := seconds(s); got != want {
+			t.Errorf("%v: %s, want %s", s, got, want)
+		}
+	}
+}
