@@ -51,10 +51,10 @@ func (c *tailCache) from(seq base.Seq, maxBytes int, into []part) []part {
 	return into
 }
 
-// assemble returns entries of parts from the one that starts at seq, at most
-// maxBytes unless the first alone is larger. It copies only what lies in more
-// than one part.
+// assemble copies into buf entries of parts from the one that starts at seq,
+// at most maxBytes unless the first alone is larger.
 func assemble(parts []part, seq base.Seq, maxBytes int, buf []byte) (frames []byte, last base.Seq, err error) {
+	frames = buf[:0]
 	for i, p := range parts {
 		some, end, err := cut(p, max(seq, p.first), maxBytes-len(frames))
 		if err != nil {
@@ -63,15 +63,7 @@ func assemble(parts []part, seq base.Seq, maxBytes int, buf []byte) (frames []by
 		if i > 0 && len(frames)+len(some) > maxBytes {
 			break
 		}
-		switch i {
-		case 0:
-			frames = some
-		case 1:
-			frames = append(append(buf[:0], frames...), some...)
-		default:
-			frames = append(frames, some...)
-		}
-		last = end
+		frames, last = append(frames, some...), end
 		if end < p.last {
 			break
 		}
@@ -97,7 +89,7 @@ func cut(p part, seq base.Seq, maxBytes int) (frames []byte, last base.Seq, err 
 			return nil, 0, ErrNotEntry
 		}
 		if begin >= 0 && at > begin && at+n-begin > maxBytes {
-			return p.frames[begin:at:at], last, nil
+			return p.frames[begin:at], last, nil
 		}
 		last = e.Last()
 		at += n

@@ -20,8 +20,9 @@ type spare struct {
 	size int64
 }
 
-// zeros is what spares are filled with; it is never written to.
-var zeros = make([]byte, 256<<10)
+// zeros is what spares are filled with, piece by piece, so that the sync of a
+// commit waits for no more than one piece. It is never written to.
+var zeros = make([]byte, 1<<20)
 
 // path returns the path of a file of the log.
 func (l *Log) path(name string) string { return l.dir + "/" + name }
@@ -54,8 +55,11 @@ func fill(f env.File, size int64) error {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
 			return err
 		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
 	}
-	return f.Sync()
+	return nil
 }
 
 // discard removes a spare. What can't be removed now, Open removes.

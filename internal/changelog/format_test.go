@@ -14,7 +14,9 @@ import (
 	"github.com/skeindb/skein/internal/env/crashfs"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+// rewriting says whether golden files are to be written anew; the flag is that
+// of package datadriven.
+func rewriting() bool { return flag.Lookup("rewrite").Value.String() == "true" }
 
 const goldenName = "testdata/segment-v1.golden"
 
@@ -73,7 +75,7 @@ func TestGolden(t *testing.T) {
 	name := d.Files()[0]
 	data, err := d.ReadFile(name)
 	must(t, err)
-	if *rewrite {
+	if rewriting() {
 		must(t, os.WriteFile(goldenName, []byte(hexDump(data)), 0o644))
 	}
 	want, err := os.ReadFile(goldenName)

@@ -15,8 +15,8 @@ import (
 
 // ReadFrom returns whole entries, without a gap, from the one that starts at
 // seq: at least one, and no more than maxBytes of them unless the first alone
-// is larger. frames lies in buf, which grows as needed, or in memory of the
-// log's: it must not be changed, and is valid until buf is used again.
+// is larger. They are written over buf, which may be nil and grows as needed:
+// pass frames as the next buf.
 //
 // ErrEnd: seq is behind the end; ErrTrimmed: before the start; ErrNotEntry: no
 // entry starts there; ErrCorrupt: the bytes on disk are damaged.
