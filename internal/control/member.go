@@ -18,24 +18,30 @@ import (
 // running.
 func (c *Control) Bootstrap(ctx context.Context, clusterID uint64, self catalog.Node) error {
 	self.ID = c.o.Self
-	id, err := catalog.NewID(c.env.Rand)
+	snapshot, err := c.foundation(clusterID, self)
 	if err != nil {
 		return err
-	}
-	state, result := catalog.New().Apply(1, catalog.Command{ID: id, Action: catalog.BootstrapCluster{ClusterID: clusterID, Node: self}})
-	if err := result.Err(); err != nil {
-		return err
-	}
-	snapshot := &raftpb.Snapshot{
-		Data: encodeSnapshotData(state),
-		Metadata: &raftpb.SnapshotMetadata{
-			Index: new(uint64(1)), Term: new(uint64(1)),
-			ConfState: raftpb.EnsureConfState(&raftpb.ConfState{Voters: []uint64{uint64(c.o.Self)}}),
-		},
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	return c.ask(ctx, func(l *loop) error { return l.install(clusterID, snapshot) })
+}
+
+// foundation is the first snapshot of a cluster: as if its founding had been
+// agreed on at index 1 of term 1.
+func (c *Control) foundation(clusterID uint64, self catalog.Node) (*raftpb.Snapshot, error) {
+	id, err := catalog.NewID(c.env.Rand)
+	if err != nil {
+		return nil, err
+	}
+	state, result := catalog.New().Apply(1, catalog.Command{ID: id, Action: catalog.BootstrapCluster{ClusterID: clusterID, Node: self}})
+	return &raftpb.Snapshot{
+		Data: encodeSnapshotData(state),
+		Metadata: &raftpb.SnapshotMetadata{
+			Index: new(uint64(1)), Term: new(uint64(1)),
+			ConfState: raftpb.EnsureConfState(&raftpb.ConfState{Voters: []uint64{uint64(self.ID)}}),
+		},
+	}, result.Err()
 }
 
 // Join makes this node, which must be idle, a member of the cluster that via
