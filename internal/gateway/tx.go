@@ -77,8 +77,10 @@ func (t *transaction) open(ctx context.Context, guard replica.Guard) error {
 			return historyLost(at)
 		}
 		reader, err := r.BeginRead(ctx, q)
-		if err == nil || !elsewhere(err) {
+		if err == nil {
 			t.reader = reader
+		}
+		if err == nil || !elsewhere(err) {
 			return err
 		}
 	}

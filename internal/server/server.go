@@ -75,16 +75,15 @@ func (s *Server) certificates() (*pki.Identity, *tls.Config, error) {
 	if err := identity.Check(s.env.Clock.Now()); err != nil {
 		return nil, nil, err
 	}
-	clients := identity.ServerTLSConfig(s.env.Clock.Now)
 	file := s.config.Certs + "/" + pki.ServerFile
-	if _, err := s.env.FS.Stat(file); err == nil {
-		server, err := pki.LoadServer(s.env.FS, file, file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("load the certificate for clients: %w", err)
-		}
-		clients = server.TLSConfig(s.env.Clock.Now)
+	if _, err := s.env.FS.Stat(file); err != nil {
+		file = s.config.Certs + "/" + pki.NodeFile
 	}
-	return identity, clients, nil
+	clients, err := pki.LoadServer(s.env.FS, file, file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the certificate for clients: %w", err)
+	}
+	return identity, clients.TLSConfig(s.env.Clock.Now), nil
 }
 
 func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err error) {

@@ -99,7 +99,7 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	}
 	l.mu.senders = make(map[base.NodeID]*sender)
 	l.mu.cancels = make(map[base.NodeID]context.CancelCauseFunc)
-	book.safeRose = l.wakeSenders
+	book.safeRose, l.writer.wakeSenders = l.wakeSenders, l.wakeSenders
 	if err := l.writer.beginEpoch(first); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

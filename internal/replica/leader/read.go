@@ -29,7 +29,11 @@ func (r *Replica) BeginRead(ctx context.Context, q replica.ReadRequest) (replica
 		return nil, base.Errorf(base.KindStale, "this replica was level with its leader %v ago; the read allows %v", age.Round(time.Millisecond), q.MaxAge).
 			WithHint("ask another node, or allow more")
 	}
-	return r.openRead(ctx, q)
+	tx, err := r.openRead(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return tx, nil
 }
 
 // awaitExecuted waits, for a bounded time, until the replica has what the

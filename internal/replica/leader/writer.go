@@ -64,9 +64,11 @@ type writer struct {
 	recorder *row.Recorder
 	acks     *acks
 	inbox    chan job
-	end      base.Seq // of the last batch that SQLite committed
-	buffer   []byte   // frames of the batch being built; reused
-	batch    row.Mark // where the open SQLite transaction's captured rows begin
+	// wakeSenders tells those who ship the log that it has grown.
+	wakeSenders func()
+	end         base.Seq // of the last batch that SQLite committed
+	buffer      []byte   // frames of the batch being built; reused
+	batch       row.Mark // where the open SQLite transaction's captured rows begin
 }
 
 // run executes jobs until ctx is done. It owns conn and closes it.
@@ -365,6 +367,7 @@ func (w *writer) publish(jobs []*writeJob) {
 	w.replica.executed.raise(w.end)
 	w.acks.publish(p, w.replica.changes.Flushed(), groups)
 	w.replica.wakeFlusher()
+	w.wakeSenders()
 }
 
 // settle answers the client; it is called exactly once, from any goroutine.
