@@ -28,6 +28,7 @@ type conn struct {
 	id      uint32 // process id, for cancelling; set before it is published
 	key     []byte // likewise
 	minor   int    // of the protocol: 0 or 2
+	greeted bool   // the client has been told its settings
 	user    string
 	sess    session.Session // set before the connection can be cancelled
 

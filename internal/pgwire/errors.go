@@ -59,6 +59,8 @@ func hint(e *base.Error) string {
 	case e.Kind != base.KindSQL:
 	case strings.Contains(m, `unrecognized token: ":"`):
 		return strings.TrimPrefix(e.Hint+"; "+cast, "; ")
+	case strings.Contains(m, "incomplete input"):
+		return "the statement ends too early; psql cuts CREATE TRIGGER at the semicolons of its body, unless they are written \\;"
 	case e.Hint == "" && (strings.Contains(m, "syntax error") || strings.Contains(m, "unrecognized token") || strings.Contains(m, "no such function")):
 		return "the wire protocol is PostgreSQL's, the SQL dialect is SQLite's"
 	}

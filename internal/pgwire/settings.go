@@ -234,7 +234,7 @@ func (c *conn) setting(name, value string) error {
 		return base.Errorf(base.KindTooLarge, "more than %d settings", maxSettings)
 	}
 	c.settings.changed[name] = value
-	if k.report && c.id != 0 {
+	if k.report && c.greeted {
 		c.reportSetting(k.name, value)
 	}
 	return nil

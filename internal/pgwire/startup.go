@@ -3,7 +3,6 @@ package pgwire
 import (
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -231,20 +230,17 @@ func (c *conn) openSession(l *login) error {
 func (c *conn) greet(l *login) error {
 	c.settings = newSettings(c.s.options.Version, l.user, c.sess.Database())
 	c.statements, c.portals = map[string]*statement{}, map[string]*portal{}
-	var refused []error
+	c.out.send(&pgproto3.AuthenticationOk{})
 	for name, value := range startupSettings(l.parameters) {
 		if err := c.setting(name, value); err != nil {
-			refused = append(refused, fmt.Errorf("%s: %w", name, err))
+			return base.AsError(err)
 		}
 	}
-	if err := errors.Join(refused...); err != nil {
-		return base.AsError(refused[0])
-	}
-	c.out.send(&pgproto3.AuthenticationOk{})
 	for name, value := range c.settings.reported() {
 		c.out.send(&pgproto3.ParameterStatus{Name: name, Value: value})
 	}
 	c.out.send(&pgproto3.BackendKeyData{ProcessID: c.id, SecretKey: c.key})
+	c.greeted = true
 	c.ready()
 	return nil
 }

@@ -16,10 +16,16 @@ func NamesCatalog(sql string, known func(name string) bool) bool {
 		if !ok {
 			return false
 		}
-		if t.Kind == Word || t.Kind == Quoted {
-			if catalogName(strings.ToLower(Unquote(t.Text(sql))), known) {
-				return true
-			}
+		text := t.Text(sql)
+		switch {
+		case t.Kind == Word, t.Kind == Quoted:
+		case t.Kind == Param && text[0] == ':':
+			text = text[1:] // the second half of ::pg_catalog.text
+		default:
+			continue
+		}
+		if catalogName(strings.ToLower(Unquote(text)), known) {
+			return true
 		}
 	}
 }
