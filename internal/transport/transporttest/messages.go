@@ -153,7 +153,7 @@ func checkSpeakFirst(t *testing.T, c Cluster) {
 // checkStuck fills streams that nobody reads and goes on with another one.
 func checkStuck(t *testing.T, c Cluster) {
 	ctx, cancel := context.WithCancel(t.Context())
-	blocked := make(chan error, 32)
+	blocked := make(chan error, 20)
 	sent := make(chan int, 1<<16)
 	for range cap(blocked) {
 		s := openStream(t, ctx, c, "deaf", "")

@@ -1,11 +1,14 @@
 package wire
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/mem"
 
@@ -51,6 +54,31 @@ func decodeAddressed(b []byte) (addressed, error) {
 	return addressed{name: string(b[1:end]), body: b[end:]}, nil
 }
 
+// call is a request: how long the caller waits, and what it asks.
+type call struct {
+	patience time.Duration
+	addressed
+}
+
+// callHead is the length of what stands before an addressed message in a call.
+const callHead = 8
+
+func (c call) appendTo(b []byte) []byte {
+	return c.addressed.appendTo(binary.LittleEndian.AppendUint64(b, uint64(c.patience)))
+}
+
+func decodeCall(b []byte) (call, error) {
+	if len(b) < callHead {
+		return call{}, errAddressed
+	}
+	patience := binary.LittleEndian.Uint64(b)
+	if patience > math.MaxInt64 {
+		return call{}, errAddressed
+	}
+	a, err := decodeAddressed(b[callHead:])
+	return call{time.Duration(patience), a}, err
+}
+
 // codec hands bytes to gRPC as they are. It copies what is sent, since gRPC
 // may read it after the send has returned.
 type codec struct{}
@@ -63,6 +91,10 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		return mem.BufferSlice{mem.Copy(m, sendBuffers)}, nil
 	case addressed:
 		buffer := sendBuffers.Get(1 + len(m.name) + len(m.body))
+		m.appendTo((*buffer)[:0])
+		return mem.BufferSlice{mem.NewBuffer(buffer, sendBuffers)}, nil
+	case call:
+		buffer := sendBuffers.Get(callHead + 1 + len(m.name) + len(m.body))
 		m.appendTo((*buffer)[:0])
 		return mem.BufferSlice{mem.NewBuffer(buffer, sendBuffers)}, nil
 	case framed:

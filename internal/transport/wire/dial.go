@@ -25,6 +25,9 @@ type channel struct {
 	rpc  *grpc.ClientConn
 	conn *clientConn
 	gone <-chan struct{}
+
+	mu   sync.Mutex // guards what follows
+	idle []*caller  // call streams that wait for their next call
 }
 
 func (c *channel) close() {

@@ -270,6 +270,9 @@ func sizeAtEnd(r *http.Response, offset int64) (int64, error) {
 
 // Read implements io.Reader.
 func (d *download) Read(b []byte) (int, error) {
+	if d.ctx.Err() != nil {
+		return 0, context.Cause(d.ctx)
+	}
 	n, err := d.body.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = causeOf(d.ctx, err)

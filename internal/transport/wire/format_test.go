@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 )
@@ -27,6 +28,7 @@ var (
 
 // TestGolden keeps the format as docs/format/peer.md has it.
 func TestGolden(t *testing.T) {
+	request := call{3 * time.Second, goldenAddressed}
 	frame, err := codec{}.Marshal(framed{frameMessage, []byte("row")})
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +36,7 @@ func TestGolden(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "hello\n%s", hex.Dump(goldenHello.encode()))
 	fmt.Fprintf(&b, "addressed\n%s", hex.Dump(goldenAddressed.appendTo(nil)))
+	fmt.Fprintf(&b, "call\n%s", hex.Dump(request.appendTo(nil)))
 	fmt.Fprintf(&b, "frame\n%s", hex.Dump(frame.Materialize()))
 	fmt.Fprintf(&b, "failure\n%s\n", encodeFailure(goldenFailure))
 	const name = "testdata/peer-v1.txt"
@@ -103,6 +106,16 @@ func FuzzAddressed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if a, err := decodeAddressed(b); err == nil && !bytes.Equal(a.appendTo(nil), b) {
 			t.Errorf("%x became %+v", b, a)
+		}
+	})
+}
+
+func FuzzCall(f *testing.F) {
+	f.Add(call{time.Second, goldenAddressed}.appendTo(nil))
+	f.Add([]byte{255, 255, 255, 255, 255, 255, 255, 255, 1, 'x'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := decodeCall(b); err == nil && (c.patience < 0 || !bytes.Equal(c.appendTo(nil), b)) {
+			t.Errorf("%x became %+v", b, c)
 		}
 	})
 }

@@ -304,8 +304,8 @@ func TestProtocolIsEnforced(t *testing.T) {
 		}{
 			{methodStream, addressed{name: "echo"}, base.KindForbidden},
 			{methodControl, []byte("x"), base.KindWrongCluster},
-			{methodCall, []byte{}, base.KindInvalid},
-			{methodCall, []byte{200, 'x'}, base.KindInvalid},
+			{methodCalls, []byte{}, base.KindInvalid},
+			{methodCalls, []byte{1, 0, 0, 0, 0, 0, 0, 0, 200, 'x'}, base.KindInvalid},
 			{methodHello, []byte("hello"), base.KindInvalid},
 			{methodHello, hello{newest: 9, oldest: 9, class: classCall, cluster: testCluster, from: transporttest.ID(0),
 				to: transporttest.ID(1)}.encode(), base.KindUnsupported},
@@ -429,6 +429,28 @@ func TestRedialIsBounded(t *testing.T) {
 		await(t, seen, transport.Reached)
 		if took := time.Since(began); took > longPause {
 			t.Errorf("the return was noticed after %s", took)
+		}
+	})
+}
+
+// TestBreakIsProbedAtOnce: no time passes between a break and the knowledge
+// that the process is gone.
+func TestBreakIsProbedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		seen := make(chan transport.Reach, 64)
+		client := r.node(0, nil, watchReach(seen))
+		client.SetPeer(transporttest.ID(1), address(1))
+		for range 3 {
+			victim := r.node(1, nil, nil)
+			await(t, seen, transport.Reached)
+			time.Sleep(200 * time.Millisecond)
+			began := time.Now()
+			victim.Close()
+			await(t, seen, transport.Refused)
+			if took := time.Since(began); took > 0 {
+				t.Errorf("noticed after %s", took)
+			}
 		}
 	})
 }

@@ -35,7 +35,7 @@ func TestKilledProcessIsRefusedAtOnce(t *testing.T) {
 	for range 5 {
 		took := timeKill(t)
 		t.Logf("noticed after %s", took)
-		if took > time.Second { // Milliseconds, but for a busy machine.
+		if took > 5*time.Second { // Milliseconds, but for a busy machine.
 			t.Errorf("a killed process was noticed after %s", took)
 		}
 	}
@@ -88,7 +88,7 @@ func await(t *testing.T, reach <-chan transport.Reach, want transport.Reach) {
 			if r == want {
 				return
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("the peer was never %s", want)
 		}
 	}

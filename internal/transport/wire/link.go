@@ -139,55 +139,6 @@ func (t *Transport) knownPeer(op string, id base.NodeID) (*peer, error) {
 
 var errUnknown = errors.New("its address is not known")
 
-// Call implements transport.Transport.
-func (t *Transport) Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error) {
-	op, a, err := prepareCall(ctx, method, request)
-	if err != nil {
-		return nil, err
-	}
-	ch, err := t.reachLink(ctx, op, to, classCall)
-	if err != nil {
-		return nil, err
-	}
-	return ch.call(ctx, op, a)
-}
-
-func prepareCall(ctx context.Context, method string, request []byte) (op string, a addressed, err error) {
-	op, a = "call "+method, addressed{name: method, body: request}
-	if _, ok := ctx.Deadline(); !ok {
-		return op, a, base.Errorf(base.KindInvalid, "%s: has no deadline", op)
-	}
-	return op, a, a.validate(op)
-}
-
-func (c *channel) call(ctx context.Context, op string, a addressed) ([]byte, error) {
-	var reply []byte
-	if err := c.rpc.Invoke(ctx, methodCall, a, &reply); err != nil {
-		return nil, fromStatus(ctx, op, c.peer, err)
-	}
-	return reply, nil
-}
-
-// CallAddress implements transport.Bootstrapper.
-func (t *Transport) CallAddress(ctx context.Context, address, method string, request []byte) (base.NodeID, []byte, error) {
-	op, a, err := prepareCall(ctx, method, request)
-	if err != nil {
-		return 0, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
-	ch, err := t.dial(ctx, address, 0, classBootstrap)
-	if err != nil {
-		e := transport.NotDelivered(op, 0, err)
-		e.Message = "no node can be reached at " + address + ": " + err.Error()
-		return 0, nil, e
-	}
-	defer ch.close()
-	reply, err := ch.call(ctx, op, a)
-	return ch.peer, reply, err
-}
-
 // OpenStream implements transport.Transport.
 func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service string, header []byte) (transport.Stream, error) {
 	op, a := "open stream "+service, addressed{name: service, body: header}

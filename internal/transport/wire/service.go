@@ -20,7 +20,7 @@ import (
 const (
 	serviceName   = "skein.peer.v1.Peer"
 	methodHello   = "/" + serviceName + "/Hello"
-	methodCall    = "/" + serviceName + "/Call"
+	methodCalls   = "/" + serviceName + "/Calls"
 	methodStream  = "/" + serviceName + "/Stream"
 	methodControl = "/" + serviceName + "/Control"
 )
@@ -31,7 +31,7 @@ const (
 	streamWindow     = 2 << 20
 	connectionWindow = 32 << 20
 	bufferSize       = 64 << 10
-	envelope         = 1 + transport.MaxName
+	envelope         = callHead + 1 + transport.MaxName // beside a message's body
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
 )
@@ -53,9 +53,9 @@ func (t *Transport) newRPCServer() *grpc.Server {
 		ServiceName: serviceName,
 		Methods: []grpc.MethodDesc{
 			{MethodName: "Hello", Handler: unary(t.serveHello)},
-			{MethodName: "Call", Handler: unary(t.serveCall)},
 		},
 		Streams: []grpc.StreamDesc{
+			{StreamName: "Calls", Handler: duplex(t.serveCalls), ClientStreams: true, ServerStreams: true},
 			{StreamName: "Stream", Handler: duplex(t.serveStream), ClientStreams: true, ServerStreams: true},
 			{StreamName: "Control", Handler: duplex(t.serveControl), ClientStreams: true, ServerStreams: true},
 		},
@@ -153,31 +153,6 @@ func (t *Transport) newHello(c class, to base.NodeID) hello {
 		newest: newestVersion, oldest: oldestVersion, class: c, cluster: t.cluster.Load(),
 		from: t.options.Self, to: to, instance: t.instance, serial: t.serial.Add(1),
 	}
-}
-
-func (t *Transport) serveCall(ctx context.Context, c *serverConn, request []byte) ([]byte, error) {
-	h := c.hello.Load()
-	if h == nil {
-		return nil, errNoHello
-	}
-	a, err := decodeAddressed(request)
-	if err != nil {
-		return nil, base.Errorf(base.KindInvalid, "call: %w", err)
-	}
-	t.mu.RLock()
-	handle := t.calls[a.name]
-	t.mu.RUnlock()
-	if handle == nil {
-		return nil, base.Errorf(base.KindUnsupported, "node %s knows no method %q", t.options.Self, a.name)
-	}
-	reply, err := handle(ctx, h.from, a.body)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkSize("reply of "+a.name, len(reply), transport.MaxMessage); err != nil {
-		return nil, base.AsError(err).WithOutcome(base.Indeterminate)
-	}
-	return reply, nil
 }
 
 func (t *Transport) serveStream(c *serverConn, s grpc.ServerStream) error {

@@ -11,8 +11,8 @@ import (
 	"github.com/skeindb/skein/internal/transport"
 )
 
-// framed is a stream message after the first: a byte that says what it is,
-// then its body.
+// framed is a stream message after the first, or the answer to a call: a byte
+// that says what it is, then its body.
 type framed struct {
 	kind frameKind
 	body []byte
@@ -23,6 +23,7 @@ type frameKind byte
 const (
 	frameMessage frameKind = 0
 	frameEnd     frameKind = 1 // the side that serves sends nothing more
+	frameFailure frameKind = 2 // the answer to a call is an error
 )
 
 // received takes a frame apart; io.EOF is the end.
