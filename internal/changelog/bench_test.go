@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -45,6 +46,30 @@ func BenchmarkCommit(b *testing.B) {
 			must(b, l.Close())
 		})
 	}
+}
+
+// BenchmarkRawCommit is the floor: one write into a file that is there already,
+// and fdatasync.
+func BenchmarkRawCommit(b *testing.B) {
+	fs := env.Real(slog.New(slog.DiscardHandler)).FS
+	f, err := fs.OpenFile(b.TempDir()+"/raw", os.O_CREATE|os.O_RDWR, 0o600)
+	must(b, err)
+	_, err = f.WriteAt(make([]byte, 16<<20), 0)
+	must(b, err)
+	must(b, f.Sync())
+	data := make([]byte, 10_000)
+	var took []time.Duration
+	for at := int64(0); b.Loop(); at = (at + int64(len(data))) % (15 << 20) {
+		begin := time.Now()
+		_, err := f.WriteAt(data, at)
+		must(b, err)
+		must(b, f.Sync())
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs-p99")
+	must(b, f.Close())
 }
 
 // BenchmarkAppend appends beside a flusher, as a leader does.

@@ -33,7 +33,8 @@ type Log struct {
 	cache    tailCache
 	changed  chan struct{} // closed at the next change; nil when nobody waits
 	failed   error         // sticky
-	closed   bool
+	closing  bool          // Close was called
+	closed   bool          // and nothing works any more
 	// generation counts cuts, so that a sync that began before one does not
 	// count for what came after it.
 	generation uint64
@@ -435,10 +436,11 @@ func (l *Log) Wait(ctx context.Context, seq base.Seq) error {
 // nothing.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	if l.closed {
+	if l.closing {
 		l.mu.Unlock()
 		return nil
 	}
+	l.closing = true
 	l.mu.Unlock()
 	_, err := l.Sync()
 	if err == nil {

@@ -13,12 +13,13 @@ import (
 
 // The methods that HandleCall answers.
 const (
-	MethodPropose = "control.propose"
-	MethodJoin    = "control.join"
+	MethodPropose  = "control.propose"
+	MethodJoin     = "control.join"
+	MethodSnapshot = "control.snapshot" // a message of the group too large to send
 )
 
 // Methods lists them, for the transport.
-func Methods() []string { return []string{MethodPropose, MethodJoin} }
+func Methods() []string { return []string{MethodPropose, MethodJoin, MethodSnapshot} }
 
 // The bodies of requests and responses are JSON in an envelope.
 type (
@@ -62,6 +63,8 @@ func (c *Control) HandleCall(ctx context.Context, from base.NodeID, method strin
 		response, err = c.handlePropose(ctx, e.body)
 	case MethodJoin:
 		response, err = c.handleJoin(ctx, from, e.body)
+	case MethodSnapshot:
+		c.stepRaft(from, e.body)
 	default:
 		err = base.Errorf(base.KindUnsupported, "the control plane does not know method %.64q", method)
 	}

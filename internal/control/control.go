@@ -24,6 +24,7 @@ type Control struct {
 	published published
 	waiters   waiters
 	strangers atomic.Uint64 // messages of other clusters
+	largeTo   sync.Map      // base.NodeID: who is being sent a large snapshot
 
 	running   atomic.Bool
 	closing   chan struct{} // closed by Close

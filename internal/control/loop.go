@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -16,8 +17,10 @@ import (
 
 // loop is what Run's goroutine owns.
 type loop struct {
-	c   *Control
-	log *raft.MemoryStorage // entries in memory, as they are in the store
+	c          *Control
+	ctx        context.Context     // of Run
+	background sync.WaitGroup      // what Run waits for before it returns
+	log        *raft.MemoryStorage // entries in memory, as they are in the store
 	// group is nil while the node is idle.
 	group *raft.RawNode
 	hard  *raftpb.HardState
@@ -51,13 +54,17 @@ const maxBatch = 64
 
 func newLoop(c *Control) *loop {
 	return &loop{
-		c: c, log: raft.NewMemoryStorage(), hard: &raftpb.HardState{}, conf: &raftpb.ConfState{},
+		c: c, ctx: context.Background(), log: raft.NewMemoryStorage(), hard: &raftpb.HardState{}, conf: &raftpb.ConfState{},
 		state: catalog.New(), suspects: make(map[base.NodeID]uint64), reads: make(map[string]*read),
 		readPrefix: c.env.Rand.Uint64(),
 	}
 }
 
 func (l *loop) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	l.ctx = ctx
+	defer l.background.Wait()
+	defer cancel()
 	// A phase of its own keeps nodes that start together from standing for
 	// election together.
 	phase := time.Duration(l.c.env.Rand.Uint64() % uint64(l.c.o.TickInterval))

@@ -1,6 +1,9 @@
 package control
 
 import (
+	"context"
+	"time"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -11,20 +14,41 @@ import (
 
 // send hands a message of the group to the messenger.
 func (l *loop) send(m *raftpb.Message) {
+	to := base.NodeID(m.GetTo())
 	body, err := proto.Marshal(m)
-	if err == nil && len(body)+envelopeHeader > MaxMessage {
-		err = base.Errorf(base.KindTooLarge, "%s of %d bytes", m.GetType(), len(body))
-	}
-	if err != nil {
-		l.c.env.Log.Error("control message not sent", "to", base.NodeID(m.GetTo()), "error", err)
-	} else {
-		l.c.post(kindRaft, base.NodeID(m.GetTo()), l.state.ClusterID(), body)
+	switch {
+	case err == nil && len(body)+envelopeHeader <= MaxMessage:
+		l.c.post(kindRaft, to, l.state.ClusterID(), body)
+	case err == nil && m.GetType() == raftpb.MsgSnap:
+		l.sendLarge(to, body)
+	default:
+		l.c.env.Log.Error("control message not sent", "to", to, "type", m.GetType(), "bytes", len(body), "error", err)
 	}
 	if m.GetType() == raftpb.MsgSnap {
 		// Whether it arrived shows when the follower answers the next
 		// heartbeat: if not, it asks for the same again.
 		l.group.ReportSnapshot(m.GetTo(), raft.SnapshotFinish)
 	}
+}
+
+// largeTimeout bounds how long a large snapshot may take.
+const largeTimeout = 30 * time.Second
+
+// sendLarge sends a snapshot that is too large for a message by a call, one at
+// a time to each node.
+func (l *loop) sendLarge(to base.NodeID, body []byte) {
+	if _, busy := l.c.largeTo.LoadOrStore(to, true); busy {
+		return
+	}
+	msg := envelope{kind: kindRequest, cluster: l.state.ClusterID(), from: l.c.o.Self, to: to, body: body}.encode()
+	l.background.Go(func() {
+		defer l.c.largeTo.Delete(to)
+		ctx, cancel := l.c.env.Clock.WithTimeout(l.ctx, largeTimeout, context.DeadlineExceeded)
+		defer cancel()
+		if _, err := l.c.o.Messenger.Call(ctx, to, MethodSnapshot, msg); err != nil {
+			l.c.env.Log.Warn("control snapshot not sent", "to", to, "bytes", len(body), "error", err)
+		}
+	})
 }
 
 func (c *Control) post(kind envelopeKind, to base.NodeID, cluster uint64, body []byte) {

@@ -253,5 +253,9 @@ func (l *Leader) reason() string {
 			missing = append(missing, n)
 		}
 	}
-	return fmt.Sprintf("%d copies count where the policy asks for %d; not counted: %v", l.cfg.Counting.Copies, l.want.Copies, missing)
+	why := fmt.Sprintf("%d copies count where the policy asks for %d", l.cfg.Counting.Copies, l.want.Copies)
+	if len(missing) > 0 {
+		why += fmt.Sprintf("; not counted: %v", missing)
+	}
+	return why
 }

@@ -146,7 +146,7 @@ func (k *keeper) checkAway() {
 	if a.Leader != k.node.identity.Node || a.Epoch == 0 {
 		return
 	}
-	if failure != nil || (r != nil && r.Resting()) {
+	if failure != nil || (r != nil && r.Resting() == a.Epoch) {
 		k.node.tellSupervisor(k.id, a.Epoch, failover.ReasonRestarted)
 	}
 }

@@ -2,8 +2,8 @@ package sqlite
 
 // Bounds of what the cache keeps, besides the number of statements.
 const (
-	maxCachedText   = 64 << 10 // of one statement
-	maxCachedTextes = 1 << 20  // of all statements of a connection
+	maxCachedText  = 64 << 10 // of one statement
+	maxCachedTotal = 1 << 20  // of all statements of a connection
 )
 
 type cacheKey struct {
@@ -50,7 +50,7 @@ func (c *statementCache) put(s *Stmt) {
 	if c.last == nil {
 		c.last = s
 	}
-	for len(c.idle) > c.max || c.bytes > maxCachedTextes {
+	for len(c.idle) > c.max || c.bytes > maxCachedTotal {
 		old := c.last
 		c.remove(old)
 		old.destroy()

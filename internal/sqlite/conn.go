@@ -219,8 +219,8 @@ const journalSizeLimit = 16 << 20
 
 // authorize answers the engine's authorizer, always under the guard that the
 // running or compiling statement was prepared with.
-func (c *Conn) authorize(code sqlite3.AuthorizerActionCode, third, forth, schema, inner string) sqlite3.AuthorizerReturnCode {
-	a := action{code: code, third: third, forth: forth, schema: schema, inner: inner}
+func (c *Conn) authorize(code sqlite3.AuthorizerActionCode, third, fourth, schema, inner string) sqlite3.AuthorizerReturnCode {
+	a := action{code: code, third: third, fourth: fourth, schema: schema, inner: inner}
 	if c.found != nil {
 		c.found.note(a)
 	}

@@ -85,8 +85,13 @@ func TestLimits(t *testing.T) {
 }
 
 func TestTriggerDepthIsBounded(t *testing.T) {
-	c := newConn(t, "CREATE TABLE t(a); PRAGMA recursive_triggers=ON; CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO t VALUES(new.a+1); END")
-	if err := run(c, "INSERT INTO t VALUES(1)"); base.KindOf(err) != base.KindTooLarge {
+	c, err := sqlite.OpenConn(t.Context(), t.TempDir()+"/t.db", sqlite.ConnOptions{Limits: sqlite.Limits{TriggerDepth: 10}})
+	must(t, err)
+	defer c.Close()
+	must(t, c.Exec("CREATE TABLE t(a); PRAGMA recursive_triggers=ON;"+
+		"CREATE TRIGGER g AFTER INSERT ON t WHEN new.a > 0 BEGIN INSERT INTO t VALUES(new.a-1); END"))
+	must(t, run(c, "INSERT INTO t VALUES(5)"))
+	if err := run(c, "INSERT INTO t VALUES(20)"); base.KindOf(err) != base.KindTooLarge {
 		t.Errorf("got %v", err)
 	}
 }
@@ -128,6 +133,17 @@ func TestStatementInUseIsNotHandedOutTwice(t *testing.T) {
 	}
 	if row, err := d.Step(); !row || err != nil || d.Column(0).Int != 1 {
 		t.Error("a cached statement does not start at its first row")
+	}
+}
+
+func TestLargeBindingsDoNotStayInTheCache(t *testing.T) {
+	c := newConn(t, "")
+	must(t, run(c, "SELECT length(?1)", base.BlobValue(make([]byte, 1<<20))))
+	s, err := c.Prepare("SELECT length(?1)")
+	must(t, err)
+	defer s.Close()
+	if _, err := s.Step(); err != nil || s.Column(0).Kind != base.Null {
+		t.Errorf("the blob is still bound: %+v, %v", s.Column(0), err)
 	}
 }
 

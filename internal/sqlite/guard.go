@@ -38,10 +38,10 @@ func (g Guard) level() Guard { return g &^ AllowSavepoint }
 
 // An action is one question of the engine's authorizer.
 type action struct {
-	code         sqlite3.AuthorizerActionCode
-	third, forth string
-	schema       string
-	inner        string // the trigger, view or subquery that asks, if one does
+	code          sqlite3.AuthorizerActionCode
+	third, fourth string
+	schema        string
+	inner         string // the trigger, view or subquery that asks, if one does
 }
 
 // check answers an action; nil allows it.
@@ -55,9 +55,9 @@ func (g Guard) check(a action) *base.Error {
 	case sqlite3.AUTH_READ:
 		return checkRead(a)
 	case sqlite3.AUTH_FUNCTION:
-		return checkFunction(a.forth)
+		return checkFunction(a.fourth)
 	case sqlite3.AUTH_PRAGMA:
-		return checkPragma(strings.ToLower(a.third), a.forth)
+		return checkPragma(strings.ToLower(a.third), a.fourth)
 	case sqlite3.AUTH_TRANSACTION:
 		return base.Errorf(base.KindForbidden, "%s: transactions are controlled by the session, not from within a statement", a.third)
 	case sqlite3.AUTH_SAVEPOINT:
@@ -108,12 +108,12 @@ func checkFunction(name string) *base.Error {
 
 func (g Guard) checkSavepoint(a action) *base.Error {
 	if g&AllowSavepoint != 0 {
-		if isOwn(a.forth) {
-			return reserved(a.forth)
+		if isOwn(a.fourth) {
+			return reserved(a.fourth)
 		}
 		return nil
 	}
-	return base.Errorf(base.KindForbidden, "%s %s: savepoints are controlled by the session", a.third, a.forth)
+	return base.Errorf(base.KindForbidden, "%s %s: savepoints are controlled by the session", a.third, a.fourth)
 }
 
 // checkChange answers what is left: changes of rows and of the schema.
@@ -136,11 +136,11 @@ func (g Guard) checkChange(a action) *base.Error {
 	if isOwn(a.third) {
 		return reserved(a.third)
 	}
-	if isOwn(a.forth) && a.code != sqlite3.AUTH_UPDATE {
-		return reserved(a.forth)
+	if isOwn(a.fourth) && a.code != sqlite3.AUTH_UPDATE {
+		return reserved(a.fourth)
 	}
 	if a.code == sqlite3.AUTH_CREATE_VTABLE {
-		return checkModule(a.forth)
+		return checkModule(a.fourth)
 	}
 	return nil
 }

@@ -140,12 +140,13 @@ func TestGuardsAllow(t *testing.T) {
 func TestGuardReadRefusesEveryWrite(t *testing.T) {
 	c := newConn(t, guardSchema)
 	c.SetGuard(sqlite.GuardRead)
+	before := c.TotalChanges()
 	for _, sql := range append([]string{"INSERT INTO t(a) VALUES(2)", "CREATE TABLE n(a)"}, allowedWrites...) {
 		if err := run(c, sql); base.KindOf(err) != base.KindForbidden && base.KindOf(err) != base.KindSQL {
 			t.Errorf("%s: got %v, want a refusal", sql, err)
 		}
 	}
-	if d := c.TotalChanges(); d > 10 {
+	if d := c.TotalChanges() - before; d != 0 {
 		t.Errorf("%d changes", d)
 	}
 }

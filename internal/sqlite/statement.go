@@ -55,7 +55,7 @@ func (f *findings) note(a action) {
 		f.createsTable = true
 		f.noteObject(a.third)
 	case sqlite3.AUTH_ALTER_TABLE:
-		f.noteObject(a.forth)
+		f.noteObject(a.fourth)
 	case sqlite3.AUTH_CREATE_INDEX, sqlite3.AUTH_CREATE_TRIGGER, sqlite3.AUTH_CREATE_VIEW, sqlite3.AUTH_CREATE_VTABLE,
 		sqlite3.AUTH_DROP_INDEX, sqlite3.AUTH_DROP_TABLE, sqlite3.AUTH_DROP_TRIGGER, sqlite3.AUTH_DROP_VIEW, sqlite3.AUTH_DROP_VTABLE,
 		sqlite3.AUTH_REINDEX, sqlite3.AUTH_ANALYZE:

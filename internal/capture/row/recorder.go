@@ -43,6 +43,11 @@ type Recorder struct {
 	statistics bool          // statistics have changed since the last Take
 	state      state
 
+	// What a ROLLBACK has made doubtful and could not be read again yet: the
+	// connection may have been interrupted. Mark and Rewind try again.
+	doubtSchema, doubtSequences bool
+	doubt                       error
+
 	rewritten []rewritten // rows that blob I/O wrote to, not recorded yet
 
 	unseen   string // a table that changed but was not in the schema
@@ -56,12 +61,9 @@ type Recorder struct {
 // NewRecorder reads the schema and starts to capture.
 func NewRecorder(conn *sqlite.Conn) (*Recorder, error) {
 	r := &Recorder{conn: conn, tables: make(map[string]*table)}
-	err := r.reloadTables()
-	if err == nil {
-		err = r.reloadSequences()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("capture: %w", err)
+	r.doubtSchema, r.doubtSequences = true, true
+	if r.refresh(); r.doubt != nil {
+		return nil, r.doubt
 	}
 	conn.OnPreUpdate(r.change)
 	return r, nil
@@ -72,6 +74,7 @@ func (r *Recorder) Close() { r.conn.OnPreUpdate(nil) }
 
 // Mark returns the present place.
 func (r *Recorder) Mark() Mark {
+	r.refresh()
 	r.fail(r.flushVirtual())
 	r.fail(r.settleAll())
 	if r.taken && r.buffer.Mark().After(r.takenAt) {
@@ -82,7 +85,8 @@ func (r *Recorder) Mark() Mark {
 }
 
 // Rewind forgets what was captured after m, and a failure since then. It is
-// called after the ROLLBACK or ROLLBACK TO that undid it.
+// called after the ROLLBACK or ROLLBACK TO that undid it, when no interrupt of
+// the connection is pending.
 func (r *Recorder) Rewind(m Mark) {
 	if !m.at.After(r.errAt) {
 		r.err = nil
@@ -92,12 +96,9 @@ func (r *Recorder) Rewind(m Mark) {
 	}
 	r.taken, r.rewritten = false, nil
 	r.buffer.Rewind(m.at)
-	if m.state.schemas != r.state.schemas {
-		r.fail(r.reloadTables())
-	}
-	if m.state.sequences != r.state.sequences {
-		r.fail(r.reloadSequences())
-	}
+	r.doubtSchema = r.doubtSchema || m.state.schemas != r.state.schemas
+	r.doubtSequences = r.doubtSequences || m.state.sequences != r.state.sequences
+	r.refresh()
 }
 
 // Since returns how many changes were captured after m. Take may add some.
@@ -108,10 +109,18 @@ func (r *Recorder) Size() int { return r.buffer.Size() }
 
 // Err returns why a change could not be captured; Statement and Take return it
 // too. The statement must then be rolled back.
-func (r *Recorder) Err() error { return r.err }
+func (r *Recorder) Err() error {
+	if r.err == nil {
+		return r.doubt
+	}
+	return r.err
+}
 
 // complete also refuses changes of a table that is not in the known schema.
 func (r *Recorder) complete() error {
+	if r.doubt != nil {
+		return r.doubt
+	}
 	if r.err == nil && r.unseen != "" {
 		return base.Errorf(base.KindInternal, "capture: table %q has changed but is not in the known schema", r.unseen)
 	}
@@ -124,8 +133,10 @@ func (r *Recorder) complete() error {
 func (r *Recorder) Take(m Mark) (body []byte, changes int, err error) {
 	r.fail(r.flushVirtual())
 	r.fail(r.settleAll())
-	r.fail(r.checkSchema())
-	if r.err == nil {
+	if r.doubt == nil {
+		r.fail(r.checkSchema())
+	}
+	if r.err == nil && r.doubt == nil {
 		r.fail(r.recordContents(m))
 	}
 	if err := r.complete(); err != nil {
@@ -163,6 +174,22 @@ func (r *Recorder) flushVirtual() error {
 		}
 	}
 	return nil
+}
+
+// refresh reads again what is in doubt.
+func (r *Recorder) refresh() {
+	var err error
+	if r.doubtSchema {
+		err = r.reloadTables()
+		r.doubtSchema = err != nil
+	}
+	if err == nil && r.doubtSequences {
+		err = r.reloadSequences()
+		r.doubtSequences = err != nil
+	}
+	if r.doubt = nil; err != nil {
+		r.doubt = fmt.Errorf("capture: %w", err)
+	}
 }
 
 // reloadSequences reads sqlite_sequence, at a place where a body will begin.
@@ -226,8 +253,8 @@ func (r *Recorder) checkSchema() error {
 
 // change is the pre-update hook.
 func (r *Recorder) change(p sqlite.PreUpdate) {
-	if r.err != nil || p.Schema != "main" {
-		return // A temporary table, or VACUUM's copy.
+	if p.Schema != "main" || r.err != nil || r.doubt != nil {
+		return // A temporary table, VACUUM's copy, or no use.
 	}
 	t := r.last
 	if p.Table != r.lookup || t == nil {

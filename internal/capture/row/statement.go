@@ -13,7 +13,7 @@ import (
 // with KindUnsupported, the schema it makes cannot be replicated.
 func (r *Recorder) Statement(info sqlite.Info, sql string) error {
 	r.fail(r.settleAll())
-	if r.err == nil && info.Kind == session.Schema {
+	if r.Err() == nil && info.Kind == session.Schema {
 		r.fail(r.schemaStatement(info, sql))
 	}
 	return r.complete()
@@ -36,6 +36,9 @@ func (r *Recorder) schemaStatement(info sqlite.Info, sql string) error {
 	}
 	hash := r.schema.hash()
 	if hash == old.hash() {
+		if info.Tag == "DROP TABLE" { // One of the planner's tables.
+			r.buffer.Schema(sql, hash, false)
+		}
 		return nil
 	}
 	var created []object

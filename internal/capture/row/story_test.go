@@ -1,6 +1,7 @@
 package row_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -60,6 +61,7 @@ func TestStories(t *testing.T) {
 		{"sequence by hand", []string{"CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO t VALUES(5)"},
 			[]string{"UPDATE sqlite_sequence SET seq=100"}, "sequence sqlite_sequence"},
 		{"analyze", []string{"CREATE TABLE t(a, b)", "CREATE INDEX i ON t(a)", "INSERT INTO t VALUES(1, 2)"}, []string{"ANALYZE", "REINDEX"}, "schema, statistics sqlite_stat1, statistics sqlite_stat4"},
+		{"statistics dropped", []string{"CREATE TABLE t(a)", "INSERT INTO t VALUES(1)", "ANALYZE"}, []string{"DROP TABLE sqlite_stat1"}, "schema"},
 		{"drop column", []string{"CREATE TABLE t(a, b)", "INSERT INTO t VALUES(1, 2)"}, []string{"ALTER TABLE t DROP COLUMN a", "INSERT INTO t VALUES(3)"}, "schema, insert t"},
 		{"added column", []string{"CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"}, []string{"ALTER TABLE t ADD COLUMN b DEFAULT 'd'", "UPDATE t SET a=2", "DELETE FROM t"},
 			"schema, update t, delete t"},
@@ -151,6 +153,27 @@ func TestChangesBetweenTakeAndMarkAreAnError(t *testing.T) {
 	if p.recorder.Mark(); p.recorder.Err() == nil {
 		t.Error("a change that is in no body goes unnoticed")
 	}
+}
+
+// TestRewindWhileInterrupted rewinds past a schema change when nothing can be
+// read: what is known then is in doubt, and must not be used until it is read.
+func TestRewindWhileInterrupted(t *testing.T) {
+	p := newPair(t)
+	p.transaction("CREATE TABLE t(a)")
+	must(t, p.leader.BeginImmediate())
+	m := p.recorder.Mark()
+	must(t, run(p.leader, p.recorder, "ALTER TABLE t ADD COLUMN b"))
+	must(t, p.leader.Rollback())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.leader.SetInterrupt(ctx)
+	p.recorder.Rewind(m)
+	if p.recorder.Err() == nil {
+		t.Error("the doubt is not told")
+	}
+	p.leader.SetInterrupt(nil)
+	p.transaction("INSERT INTO t VALUES(1)")
+	p.same()
 }
 
 // TestEntriesOfAGroup takes a body for each statement of one SQLite

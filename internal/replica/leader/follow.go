@@ -29,7 +29,7 @@ func (r *Replica) follow(ctx context.Context, a Assignment) error {
 	ok := r.mu.follower.Raise(a.Epoch)
 	r.mu.Unlock()
 	if !ok {
-		return r.rest(ctx)
+		return r.rest(ctx, a.Epoch)
 	}
 	if err := r.keepVow(); err != nil {
 		return err

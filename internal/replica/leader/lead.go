@@ -40,7 +40,7 @@ type leading struct {
 func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 	if r.mustCopy() {
 		if len(a.Replicas) > 1 {
-			return r.rest(ctx)
+			return r.rest(ctx, a.Epoch)
 		}
 		if err := r.adopt(ctx); err != nil {
 			return err
@@ -50,7 +50,7 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 		// A process that led this epoch before may have lost its unflushed
 		// tail: it waits for the election that gives it, or another, a new one.
 		r.log.Info("not leading", "why", err)
-		return r.rest(ctx)
+		return r.rest(ctx, a.Epoch)
 	}
 	l, err := r.prepareLead(ctx, a)
 	if err != nil {

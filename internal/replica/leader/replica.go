@@ -83,7 +83,7 @@ type Replica struct {
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token
 	disk        sync.Mutex    // guards writes of the meta file
-	resting     atomic.Bool
+	resting     atomic.Uint64 // the epoch in which it can't play its part
 
 	mu struct {
 		sync.Mutex // guards all below; never held over I/O
@@ -227,7 +227,7 @@ func (r *Replica) play(ctx context.Context, a Assignment, p part) error {
 	self := r.options.Transport.Self()
 	switch {
 	case a.Epoch == 0 || a.Leader == 0 || p.promised > a.Epoch:
-		return r.rest(ctx)
+		return r.rest(ctx, a.Epoch)
 	case a.Leader != self:
 		return r.follow(ctx, a)
 	}
@@ -235,17 +235,17 @@ func (r *Replica) play(ctx context.Context, a Assignment, p part) error {
 }
 
 // rest waits for another assignment.
-func (r *Replica) rest(ctx context.Context) error {
+func (r *Replica) rest(ctx context.Context, epoch base.Epoch) error {
 	r.setRole(replica.RoleStarting)
-	r.resting.Store(true)
-	defer r.resting.Store(false)
+	r.resting.Store(uint64(epoch))
+	defer r.resting.Store(0)
 	<-ctx.Done()
 	return errPartOver
 }
 
-// Resting says that this replica can't play the part it was assigned, and waits
-// for another.
-func (r *Replica) Resting() bool { return r.resting.Load() }
+// Resting says in which epoch this replica can't play the part it was assigned,
+// and waits for another; 0 when it plays one.
+func (r *Replica) Resting() base.Epoch { return base.Epoch(r.resting.Load()) }
 
 func (r *Replica) setRole(role replica.Role) {
 	r.mu.Lock()
