@@ -21,6 +21,11 @@ var ErrNotInvertible = errors.New("change cannot be undone")
 // RoleApplier: no triggers, foreign keys or CHECKs, since what they did is
 // recorded too. It runs inside the caller's transaction, which the caller
 // rolls back after an error.
+//
+// Nothing else should use the connection to read full-text or R-tree tables,
+// nor should it become a writer later: what such tables remember of their
+// content is not told of rows that are applied beneath them. Other connections
+// are told.
 type Applier struct {
 	conn     *sqlite.Conn
 	reader   rowformat.Reader

@@ -48,16 +48,20 @@ func newPair(t testing.TB) *pairOf {
 	return p
 }
 
-// run runs a statement of a client in its savepoint, as a leader does.
+// run runs a statement of a client in its savepoint, as a leader does. The mark
+// may be set before the savepoint or in it.
 func run(c *sqlite.Conn, r *row.Recorder, sql string, args ...base.Value) error {
 	must := func(err error) {
 		if err != nil {
 			panic(err)
 		}
 	}
-	must(c.Exec("SAVEPOINT statement"))
 	var m row.Mark
-	if r != nil {
+	if r != nil && len(sql)%2 == 0 {
+		m = r.Mark()
+	}
+	must(c.Exec("SAVEPOINT statement"))
+	if r != nil && len(sql)%2 == 1 {
 		m = r.Mark()
 	}
 	err := step(c, r, sql, args)

@@ -176,6 +176,29 @@ func TestRewindWhileInterrupted(t *testing.T) {
 	p.same()
 }
 
+// TestFullTextHoldsBack rolls back to a savepoint that made a full-text table
+// write what it held back from before.
+func TestFullTextHoldsBack(t *testing.T) {
+	p := newPair(t)
+	p.transaction("CREATE VIRTUAL TABLE f USING fts5(x)")
+	must(t, p.leader.BeginImmediate())
+	begin := p.recorder.Mark()
+	must(t, p.leader.Exec("INSERT INTO f VALUES('kept')"))
+	m := p.recorder.Mark()
+	must(t, p.leader.Exec("SAVEPOINT s; INSERT INTO f VALUES('undone'); ROLLBACK TO s"))
+	p.recorder.Rewind(m)
+	must(t, p.leader.Exec("INSERT INTO f VALUES('late')"))
+	body, _, err := p.recorder.Take(begin)
+	must(t, err)
+	must(t, p.leader.Commit())
+	p.recorder.Mark()
+	must(t, p.recorder.Err())
+	must(t, p.follower.BeginImmediate())
+	must(t, p.applier.Apply(body))
+	must(t, p.follower.Commit())
+	p.same()
+}
+
 // TestEntriesOfAGroup takes a body for each statement of one SQLite
 // transaction, one of which fails.
 func TestEntriesOfAGroup(t *testing.T) {
