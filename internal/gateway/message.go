@@ -33,6 +33,8 @@ const (
 	msgError                           // transaction stream: the statement failed
 	msgDescribe                        // Call: describe a statement
 	msgDescription
+	msgFate // Call: what has become of an operation
+	msgFateReply
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -83,6 +85,8 @@ func (e *encoder) values(vs []base.Value) {
 func (e *encoder) position(p base.Position) { e.uint(uint64(p.Epoch)); e.uint(uint64(p.Seq)) }
 
 func (e *encoder) durability(d base.Durability) { e.string(string(d.Level)); e.string(string(d.When)) }
+
+func (e *encoder) operation(op replica.OperationID) { e.b = append(e.b, op[:]...) }
 
 func (e *encoder) statement(s replica.Statement) { e.string(s.SQL); e.values(s.Args) }
 
@@ -273,6 +277,16 @@ func (d *decoder) end() error {
 		return fmt.Errorf("decode message: %w", d.err)
 	}
 	return nil
+}
+
+func (d *decoder) operation() (op replica.OperationID) {
+	if len(d.b) < len(op) {
+		d.fail("operation")
+		return op
+	}
+	copy(op[:], d.b)
+	d.b = d.b[len(op):]
+	return op
 }
 
 // wholeResult is a result with its rows, as WriteResult holds it.

@@ -23,10 +23,23 @@ const maxForwardBytes = 8 << 20
 
 // forwardWrite sends an autocommit write to the leader.
 func (g *Gateway) forwardWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
+	res, err := g.sendWrite(ctx, db, q)
+	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
+		return res, err
+	}
+	result, err := g.resolve(ctx, db, q.Operation, err)
+	if err != nil {
+		return nil, err
+	}
+	return &replica.WriteResult{Result: result}, nil
+}
+
+func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
 	e := newMessage(msgWrite)
 	e.uint(uint64(db.ID))
 	e.byte(byte(q.Guard))
 	e.durability(q.Durability)
+	e.operation(q.Operation)
 	e.uint(uint64(len(q.Statements)))
 	for _, s := range q.Statements {
 		e.statement(s)
@@ -191,6 +204,8 @@ func (r *remoteRows) Close() error {
 // remoteTx is a transaction that runs on the leader: a WriteTx or a ReadTx of
 // its replica, used through a stream, one message each way a statement.
 type remoteTx struct {
+	gateway  *Gateway
+	database Database
 	stream   transport.Stream
 	cancel   context.CancelCauseFunc
 	position base.Position
@@ -239,7 +254,7 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 		cancel(err)
 		return nil, err
 	}
-	t := &remoteTx{stream: s, cancel: cancel}
+	t := &remoteTx{gateway: g, database: db, stream: s, cancel: cancel}
 	b, err := s.Recv()
 	if err == nil {
 		var d *decoder
@@ -315,9 +330,10 @@ func (t *remoteTx) Query(ctx context.Context, s replica.Statement) (session.Rows
 func (t *remoteTx) Alive() bool { return !t.over }
 
 // Commit implements replica.WriteTx. A commit whose answer is lost may stand.
-func (t *remoteTx) Commit(ctx context.Context, d base.Durability) (session.Result, error) {
+func (t *remoteTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID) (session.Result, error) {
 	e := newMessage(msgCommit)
 	e.durability(d)
+	e.operation(op)
 	lost := t.over
 	res, sent, err := t.exchange(ctx, e.done())
 	interrupted := t.over
@@ -325,11 +341,21 @@ func (t *remoteTx) Commit(ctx context.Context, d base.Durability) (session.Resul
 	if err == nil {
 		return res.Result, nil
 	}
-	if sent && interrupted && !lost {
-		return session.Result{}, (&base.Error{Kind: base.KindIndeterminate, Message: "the leader was lost before it confirmed the commit", Err: err}).
-			WithOutcome(base.Indeterminate).WithHint("the transaction may have been kept: read before running it again")
+	if !sent || !interrupted || lost {
+		if base.AsError(err).Outcome != base.Indeterminate {
+			return session.Result{}, err
+		}
 	}
-	return session.Result{}, err
+	err = (&base.Error{Kind: base.KindIndeterminate, Message: "the leader was lost before it confirmed the commit", Err: err}).
+		WithOutcome(base.Indeterminate).WithHint("the transaction may have been kept: read before running it again")
+	if ctx.Err() != nil {
+		return session.Result{}, err
+	}
+	result, err := t.gateway.resolve(ctx, t.database, op, err)
+	if err != nil && retriable(err) {
+		err = lostTx(err) // It was certainly not kept.
+	}
+	return result, err
 }
 
 // Rollback implements replica.WriteTx. Ending the stream rolls back.

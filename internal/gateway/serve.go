@@ -29,15 +29,18 @@ func (g *Gateway) replicaOf(d *decoder) (replica.Replica, error) {
 
 // serveWrite executes a peer's autocommit write, if this node leads.
 func (g *Gateway) serveWrite(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
-	if kind, err := kindOf(request); err == nil && kind == msgDescribe {
+	switch kind, _ := kindOf(request); kind {
+	case msgDescribe:
 		return g.serveDescribe(ctx, request)
+	case msgFate:
+		return g.serveFate(ctx, request)
 	}
 	d, err := openMessage(request, msgWrite)
 	if err != nil {
 		return nil, err
 	}
 	r, missing := g.replicaOf(d)
-	q := replica.WriteRequest{Guard: replica.Guard(d.byte()), Durability: d.durability(), MaxResultBytes: maxForwardBytes}
+	q := replica.WriteRequest{Guard: replica.Guard(d.byte()), Durability: d.durability(), Operation: d.operation(), MaxResultBytes: maxForwardBytes}
 	for n := d.count(); n > 0 && d.err == nil; n-- {
 		q.Statements = append(q.Statements, d.statement())
 	}
@@ -185,11 +188,11 @@ func stepTx(ctx context.Context, tx replica.WriteTx, b []byte) (res *replica.Wri
 		res, err = collect(tx.Query(ctx, st))
 		return res, !tx.Alive(), err
 	case msgCommit:
-		durability := d.durability()
+		durability, op := d.durability(), d.operation()
 		if err := d.end(); err != nil {
 			return nil, true, err
 		}
-		r, err := tx.Commit(ctx, durability)
+		r, err := tx.Commit(ctx, durability, op)
 		return &replica.WriteResult{Result: r}, true, err
 	}
 	return nil, true, base.Errorf(base.KindInvalid, "message of kind %d in a transaction", kind)
@@ -225,7 +228,7 @@ type readOnlyTx struct{ replica.ReadTx }
 
 func (t readOnlyTx) Alive() bool { return true }
 
-func (t readOnlyTx) Commit(context.Context, base.Durability) (session.Result, error) {
+func (t readOnlyTx) Commit(context.Context, base.Durability, replica.OperationID) (session.Result, error) {
 	return session.Result{Position: t.Position()}, nil
 }
 

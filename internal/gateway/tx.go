@@ -183,7 +183,7 @@ func (t *transaction) commit(ctx context.Context) (session.Result, error) {
 		}
 		return t.last, nil
 	}
-	return t.writer.Commit(ctx, t.session.settings.durability)
+	return t.writer.Commit(ctx, t.session.settings.durability, t.session.gateway.newOperation())
 }
 
 func (t *transaction) rollback() {

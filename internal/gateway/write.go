@@ -12,7 +12,10 @@ import (
 func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, error) {
 	ctx, stop := s.cancelable(ctx, writeTimeout)
 	defer stop()
-	q := replica.WriteRequest{Statements: []replica.Statement{st.Statement}, Durability: s.settings.durability, Guard: st.guard}
+	q := replica.WriteRequest{
+		Statements: []replica.Statement{st.Statement}, Durability: s.settings.durability, Guard: st.guard,
+		Operation: s.gateway.newOperation(),
+	}
 	var res *replica.WriteResult
 	var at base.DatabaseID
 	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
@@ -28,6 +31,11 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 		return nil, err
 	}
 	s.saw(at, res.Result)
+	if len(st.description.Columns) > 0 && len(res.Columns) == 0 {
+		return nil, base.Errorf(base.KindIndeterminate, "the write was kept, and its rows were lost with the leader that made them").
+			WithOutcome(base.Done).WithHint("read them; do not write again")
+	}
+	res.Result.Tag = st.description.Tag
 	return held(res), nil
 }
 

@@ -39,6 +39,13 @@ type Replica interface {
 	// position does not has seen writes that a failover dropped.
 	Lineage(p base.Position) bool
 
+	// Fate tells what has become of an operation that was sent when its sender
+	// knew the database at since. It waits until what it has found is safe.
+	Fate(ctx context.Context, op OperationID, since base.Seq) (Fate, error)
+
+	// Seen is how far this replica's database file has come.
+	Seen() base.Seq
+
 	Status() Status
 }
 
@@ -56,6 +63,25 @@ type WriteRequest struct {
 	Guard Guard
 	// MaxResultBytes bounds what RETURNING may give back; 0 means 64 MiB.
 	MaxResultBytes int
+	// Operation names the write, so that its fate can be asked for when its
+	// answer was lost; the zero id names nothing.
+	Operation OperationID
+}
+
+// OperationID names one write, whoever executes it. It is drawn at random.
+type OperationID [10]byte
+
+// Fate is what has become of an operation.
+type Fate struct {
+	// Known: the replica leads, serves, and would know the operation if it had
+	// been executed after the position that was asked with.
+	Known bool
+	// Found: it was executed; Result holds what is remembered of it.
+	Found  bool
+	Result session.Result
+	// Epoch that the answer is good for: as long as it is the epoch in which
+	// the operation was sent, one that was not found may still come.
+	Epoch base.Epoch
 }
 
 // Guard is what a statement's author may do in this database.
@@ -90,7 +116,7 @@ type WriteTx interface {
 	// Alive says otherwise.
 	Query(ctx context.Context, s Statement) (session.Rows, error)
 	Alive() bool
-	Commit(ctx context.Context, d base.Durability) (session.Result, error)
+	Commit(ctx context.Context, d base.Durability, op OperationID) (session.Result, error)
 	Rollback() error
 }
 

@@ -162,6 +162,7 @@ func (r *Replica) install(ctx context.Context, m *manifest) error {
 		return fmt.Errorf("begin the log after the snapshot: %w", err)
 	}
 	r.safe.cut(0, historyGone())
+	r.recent.reset(m.Position.Seq)
 	if err := r.changeMeta(func(m *meta) { m.Copying, m.Reason = false, "" }); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ func (r *Replica) cutTail(ctx context.Context, to base.Seq) error {
 		return fmt.Errorf("undo the tail after %d: %w", to, err)
 	}
 	r.handle.undone()
+	r.recent.cut(to)
 	r.executed.cut(min(to, r.executed.get()), historyGone())
 	r.safe.cut(min(to, r.safe.get()), historyGone())
 	if err := r.changes.TruncateAfter(to); err != nil {

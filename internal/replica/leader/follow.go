@@ -206,7 +206,7 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 		}
 		frames, first = frames[n:], e.Last()+1
 	}
-	epoch, err := checkFrames(frames, first, b.Last)
+	epoch, err := f.checkFrames(frames, first, b.Last)
 	if err != nil {
 		return err
 	}
@@ -218,8 +218,8 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 }
 
 // checkFrames verifies that frames are whole entries that cover first to last
-// without a gap, and returns the epoch of the last one.
-func checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err error) {
+// without a gap, notes their operations and returns the epoch of the last one.
+func (f *following) checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err error) {
 	next := first
 	for len(frames) > 0 {
 		e, n, err := entry.Decode(frames)
@@ -229,6 +229,7 @@ func checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err err
 		if e.First != next || e.Epoch < epoch {
 			return 0, base.Errorf(base.KindInvalid, "batch from the leader: entry %d/%d where %d follows", e.Epoch, e.First, next)
 		}
+		f.replica.recent.note(&e)
 		next, epoch, frames = e.Last()+1, e.Epoch, frames[n:]
 	}
 	if next != last+1 {

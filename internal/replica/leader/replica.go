@@ -102,6 +102,7 @@ type Replica struct {
 	partChanged broadcast
 	handle      handle
 	shots       snapshots
+	recent      operations
 }
 
 var _ replica.Replica = (*Replica)(nil)
@@ -118,6 +119,7 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 		flushWanted: make(chan struct{}, 1), assigned: make(chan struct{}, 1),
 	}
 	r.mu.role = replica.RoleStarting
+	r.recent.init()
 	r.handle.init()
 	r.shots.turn = make(chan struct{}, 1)
 	if err := r.recover(ctx); err != nil {

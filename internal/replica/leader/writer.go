@@ -152,7 +152,7 @@ func (w *writer) tryBatch(jobs []*writeJob) (culprit *writeJob, err error) {
 			return j, nil
 		}
 		if j.err == nil {
-			if end, j.err = w.appendEntry(end, mark, now); j.err != nil {
+			if end, j.err = w.appendEntry(end, mark, now, j); j.err != nil {
 				w.rollback()
 				return j, nil
 			}
@@ -174,12 +174,15 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 }
 
 // appendEntry adds what was captured since mark to the batch's frames.
-func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64) (base.Seq, error) {
+func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob) (base.Seq, error) {
 	body, changes, err := w.recorder.Take(mark)
 	if err != nil || changes == 0 {
 		return end, err
 	}
 	e := entry.Entry{Epoch: w.epoch, First: end + 1, Count: uint32(changes), Time: now, Kind: entry.Row, Body: body}
+	if op := j.request.Operation; op != (replica.OperationID{}) {
+		e.Operation, e.HasOperation = packOperation(op, j.result.Result.RowsAffected), true
+	}
 	if err := e.Check(); err != nil {
 		return end, err
 	}
@@ -343,6 +346,7 @@ func (w *writer) commit(end base.Seq) error {
 	}
 	w.end = end
 	w.recorder.Rewind(w.batch)
+	w.replica.recent.noteAll(w.buffer)
 	return nil
 }
 

@@ -49,6 +49,7 @@ type savepoint struct {
 type txEnd struct {
 	commit     bool
 	durability base.Durability
+	operation  replica.OperationID
 	reply      chan writeReply // buffered
 }
 
@@ -189,7 +190,7 @@ func (w *writer) releaseConn() {
 // endTx commits or rolls back in the writer goroutine.
 func (w *writer) endTx(t *writeTx, end txEnd) error {
 	w.releaseConn()
-	j := &writeJob{request: replica.WriteRequest{Durability: end.durability}, done: end.reply}
+	j := &writeJob{request: replica.WriteRequest{Durability: end.durability, Operation: end.operation}, done: end.reply}
 	j.result.Result.Tag = "COMMIT"
 	if !end.commit || !w.conn.InTransaction() {
 		w.rollback()
@@ -199,7 +200,7 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 		return nil
 	}
 	w.buffer = w.buffer[:0]
-	last, err := w.appendEntry(w.end, w.batch, w.replica.env.Clock.Now().UnixNano())
+	last, err := w.appendEntry(w.end, w.batch, w.replica.env.Clock.Now().UnixNano(), j)
 	if err != nil {
 		return w.refuse([]*writeJob{j}, err)
 	}
@@ -316,7 +317,7 @@ func (t *writeTx) Alive() bool {
 }
 
 // Commit implements replica.WriteTx.
-func (t *writeTx) Commit(ctx context.Context, d base.Durability) (session.Result, error) {
+func (t *writeTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID) (session.Result, error) {
 	t.use.Lock()
 	over := t.use.over
 	if over == nil {
@@ -327,7 +328,7 @@ func (t *writeTx) Commit(ctx context.Context, d base.Durability) (session.Result
 		t.end(txEnd{reply: make(chan writeReply, 1)})
 		return session.Result{}, over
 	}
-	end := txEnd{commit: true, durability: d, reply: make(chan writeReply, 1)}
+	end := txEnd{commit: true, durability: d, operation: op, reply: make(chan writeReply, 1)}
 	if !t.end(end) {
 		return session.Result{}, t.tookBack()
 	}

@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
+)
+
+// resolveWait bounds how long the fate of a write is asked for.
+const resolveWait = 10 * time.Second
+
+// newOperation names a write.
+func (g *Gateway) newOperation() (op replica.OperationID) {
+	g.env.Rand.Read(op[:])
+	return op
+}
+
+// resolve finds out what has become of a write whose answer was lost, which had
+// been sent to the leader of db. If it was kept its result is returned; if it
+// was certainly not, an error that lets it be sent again; and if that can't be
+// known the given error, which says that it is indeterminate.
+func (g *Gateway) resolve(ctx context.Context, db Database, op replica.OperationID, lost error) (session.Result, error) {
+	ctx, cancel := g.env.Clock.WithTimeout(ctx, resolveWait, errors.New("the fate of the write is not known in time"))
+	defer cancel()
+	since := base.Seq(0)
+	if r := g.local(db); r != nil {
+		since = r.Seen()
+	}
+	for {
+		changed := g.directory.Changed()
+		now, ok := g.directory.Database(db.Name)
+		if !ok || now.ID != db.ID {
+			return session.Result{}, lost
+		}
+		fate, err := g.askFate(ctx, now, op, since)
+		switch {
+		case err == nil && fate.Found:
+			return fate.Result, nil
+		case err == nil && fate.Known && fate.Epoch > db.Epoch:
+			return session.Result{}, base.Errorf(base.KindNotLeader, "the write did not reach the leader that was lost")
+		case err == nil && !fate.Known:
+			return session.Result{}, lost
+		}
+		if g.pause(ctx, changed) != nil {
+			return session.Result{}, lost
+		}
+	}
+}
+
+// askFate asks the leader of now, which may be this node.
+func (g *Gateway) askFate(ctx context.Context, now Database, op replica.OperationID, since base.Seq) (replica.Fate, error) {
+	if now.Leader == 0 {
+		return replica.Fate{}, base.Errorf(base.KindNoLeader, "no leader")
+	}
+	ctx, cancel := g.env.Clock.WithTimeout(ctx, time.Second, errors.New("no answer within a second"))
+	defer cancel()
+	if now.Leader == g.directory.Self() {
+		r := g.local(now)
+		if r == nil {
+			return replica.Fate{}, base.Errorf(base.KindUnavailable, "the replica is not open")
+		}
+		return r.Fate(ctx, op, since)
+	}
+	e := newMessage(msgFate)
+	e.uint(uint64(now.ID))
+	e.operation(op)
+	e.uint(uint64(since))
+	b, err := g.transport.Call(ctx, now.Leader, writeMethod, e.done())
+	if err != nil {
+		return replica.Fate{}, err
+	}
+	d, err := openMessage(b, msgFateReply)
+	if err != nil {
+		return replica.Fate{}, err
+	}
+	fate := replica.Fate{Known: d.bool(), Found: d.bool(), Epoch: base.Epoch(d.uint()), Result: d.result()}
+	return fate, d.end()
+}
+
+// serveFate answers a peer's askFate.
+func (g *Gateway) serveFate(ctx context.Context, request []byte) ([]byte, error) {
+	d, err := openMessage(request, msgFate)
+	if err != nil {
+		return nil, err
+	}
+	r, missing := g.replicaOf(d)
+	op, since := d.operation(), base.Seq(d.uint())
+	if err := errors.Join(d.end(), missing); err != nil {
+		return nil, err
+	}
+	fate, err := r.Fate(ctx, op, since)
+	if err != nil {
+		return nil, err
+	}
+	e := newMessage(msgFateReply)
+	e.bool(fate.Known)
+	e.bool(fate.Found)
+	e.uint(uint64(fate.Epoch))
+	e.result(fate.Result)
+	return e.done(), nil
+}
