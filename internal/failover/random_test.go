@@ -256,7 +256,7 @@ func TestChaos(t *testing.T) {
 
 // TestChaosManySeeds runs more of the same, and says that it did something.
 func TestChaosManySeeds(t *testing.T) {
-	runs := 400
+	runs := 200
 	if testing.Short() {
 		runs = 50
 	}

@@ -39,8 +39,11 @@
 //     follows an epoch and before it answers an election, and refuses every
 //     message of a lower epoch. It answers an election with its flushed
 //     position, after flushing whatever it has received. A replica that has
-//     lost its log, or is still being copied, says that it is fresh: it is no
-//     evidence of anything.
+//     lost its log, or is being copied, says that it is fresh: it is no
+//     evidence of anything, until it has come as far as its leader's log was
+//     when it began to follow. The vow outlives the log: it is kept when a
+//     replica is copied anew or removed. Acknowledgements belong to a stream:
+//     those of an earlier one are dropped.
 //  7. Lease. A leader may acknowledge, and read linearizably, only while
 //     now < (send stamp of the newest message that Support−1 followers have
 //     acknowledged) + lease − margin. A follower's answer to an election tells
