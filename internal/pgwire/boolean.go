@@ -65,7 +65,7 @@ func (c *conn) booleanColumns() ([]booleanColumn, error) {
 }
 
 // booleanParams says which of a statement's n parameters meet such a column of
-// a table that the statement mentions.
+// a table that the statement mentions, and nothing else.
 func booleanParams(sql string, n int, columns []booleanColumn) []bool {
 	marks := make([]bool, n)
 	tokens := sqltext.Tokens(sql)
@@ -75,7 +75,7 @@ func booleanParams(sql string, n int, columns []booleanColumn) []bool {
 			mentioned[strings.ToLower(sqltext.Unquote(t.Text(sql)))] = true
 		}
 	}
-	b := booleanFinder{sql: sql, tokens: tokens, marks: marks, names: map[string]bool{}, places: map[string]map[int]bool{}}
+	b := booleanFinder{sql: sql, tokens: tokens, hits: make([]int, n), names: map[string]bool{}, places: map[string]map[int]bool{}}
 	for _, c := range columns {
 		if mentioned[c.table] {
 			b.names[c.column] = true
@@ -89,13 +89,22 @@ func booleanParams(sql string, n int, columns []booleanColumn) []bool {
 		b.besides()
 		b.inserted()
 	}
+	for i := range tokens {
+		if p := b.param(i); p >= 0 {
+			b.hits[p]--
+			marks[p] = true
+		}
+	}
+	for p := range marks {
+		marks[p] = marks[p] && b.hits[p] >= 0
+	}
 	return marks
 }
 
 type booleanFinder struct {
 	sql    string
 	tokens []sqltext.Token
-	marks  []bool
+	hits   []int // how often each parameter meets such a column
 	names  map[string]bool
 	places map[string]map[int]bool
 }
@@ -114,7 +123,7 @@ func (b *booleanFinder) param(i int) int {
 		return -1
 	}
 	n, err := strconv.Atoi(text[1:])
-	if err != nil || n < 1 || n > len(b.marks) {
+	if err != nil || n < 1 || n > len(b.hits) {
 		return -1
 	}
 	return n - 1
@@ -142,7 +151,7 @@ func (b *booleanFinder) besides() {
 		}
 		if compares[b.text(i-1)] && b.named(i-2) || strings.EqualFold(b.text(before), "IS") && b.named(before-1) ||
 			compares[b.text(i+1)] && b.named(last) {
-			b.marks[p] = true
+			b.hits[p]++
 		}
 	}
 }
@@ -204,7 +213,7 @@ func (b *booleanFinder) tuples(i int, places map[int]bool) {
 				return
 			}
 			if p := b.param(i); p >= 0 && depth == 1 && places[place] {
-				b.marks[p] = true
+				b.hits[p]++
 			}
 		}
 	}

@@ -1,9 +1,12 @@
 package pgwire
 
 import (
+	"strings"
+
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/pgwire/catalogue"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/sqltext"
 )
 
 // catalogueClient is what the catalogue needs to know of a connection.
@@ -32,7 +35,7 @@ func (c *conn) describeCatalogue(sql string) ([]column, int, error) {
 		return nil, 0, err
 	}
 	described, params, err := c.s.catalogues.Describe(c.ctx, c.catalogueClient(), sql)
-	return catalogueColumns(described), params, err
+	return catalogueColumns(sql, described), params, err
 }
 
 func (c *conn) runCatalogue(sql string, args []base.Value) (outcome, error) {
@@ -44,13 +47,17 @@ func (c *conn) runCatalogue(sql string, args []base.Value) (outcome, error) {
 		return outcome{}, err
 	}
 	rows := &memoryRows{values: r.Rows, result: session.Result{Tag: "SELECT"}}
-	return outcome{columns: catalogueColumns(r.Columns), rows: rows, tag: "SELECT"}, nil
+	return outcome{columns: catalogueColumns(sql, r.Columns), rows: rows, tag: "SELECT"}, nil
 }
 
-func catalogueColumns(described []catalogue.Column) []column {
+func catalogueColumns(sql string, described []catalogue.Column) []column {
 	columns := make([]column, len(described))
+	items := sqltext.SelectItems(sql)
 	for i, d := range described {
 		columns[i] = column{name: d.Name, oid: d.Type}
+		if d.Type == 0 && len(items) == len(described) {
+			columns[i].oid = itemType(strings.TrimPrefix(items[i], "pg_catalog."))
+		}
 	}
 	return columns
 }

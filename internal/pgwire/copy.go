@@ -225,7 +225,7 @@ func (w *copyWriter) at(line int, err error) error {
 		return err
 	}
 	e := *base.AsError(err)
-	e.Op = fmt.Sprintf("COPY %s, line %d", w.cmd.table, line)
+	e.Op = fmt.Sprintf("COPY %s, line %d", w.cmd.table, max(line, 1))
 	return &e
 }
 

@@ -19,7 +19,7 @@ type portal struct {
 	started bool
 	rows    session.Rows // nil once read to the end
 	peeked  bool         // rows stand at a row that has not been sent
-	sent    int64        // rows
+	sent    int64        // rows, by this Execute
 	tag     string
 	done    bool
 }
@@ -163,6 +163,7 @@ func (c *conn) sendRows(p *portal, limit int64) (suspended bool, err error) {
 	if p.rows == nil {
 		return false, nil
 	}
+	p.sent = 0
 	for n := int64(0); p.peeked || p.rows.Next(); n++ {
 		if limit > 0 && n == limit {
 			p.peeked = true

@@ -3,6 +3,7 @@ package pgwire
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +112,7 @@ type settings struct {
 	initial map[string]string // what RESET goes back to, where not the default
 	changed map[string]string
 	local   map[string]string // values from before SET LOCAL
+	session map[string]string // values of the session's own from before the first SET
 	report  bool              // skein.report_token
 }
 
@@ -217,7 +219,7 @@ func (c *conn) setting(name, value string) error {
 		return err
 	}
 	if strings.HasPrefix(name, "skein.") {
-		return c.sess.Set(name, value)
+		return c.setSession(name, value)
 	}
 	k, ok := findSetting(name)
 	if !ok && !strings.Contains(name, ".") {
@@ -273,7 +275,7 @@ func (c *conn) checkSetting(name, value string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return value, c.sess.Set("skein.statement_timeout", d.String())
+		return value, c.setSession("skein.statement_timeout", d.String())
 	case "default_transaction_read_only", "transaction_read_only":
 		on, err := parseBool(value)
 		if err != nil {
@@ -363,21 +365,53 @@ func readOnlyMode(modes string) (readOnly, said bool) {
 	}
 }
 
+// setSession changes a setting of the session, and remembers what it was for
+// RESET.
+func (c *conn) setSession(name, value string) error {
+	old, err := c.sess.Show(c.ctx, name)
+	if err != nil {
+		old = ""
+	}
+	if err := c.sess.Set(name, value); err != nil {
+		return err
+	}
+	if _, had := c.settings.session[name]; !had {
+		if c.settings.session == nil {
+			c.settings.session = map[string]string{}
+		}
+		c.settings.session[name] = old
+	}
+	return nil
+}
+
+// resetSession puts a setting of the session back, if it was changed.
+func (c *conn) resetSession(name string) error {
+	old, changed := c.settings.session[name]
+	if !changed {
+		return nil
+	}
+	if err := c.sess.Set(name, old); err != nil {
+		return err
+	}
+	delete(c.settings.session, name)
+	return nil
+}
+
 func (c *conn) resetSetting(name string) error {
 	if name == "skein.report_token" {
 		c.settings.report = false
 		return nil
 	}
+	if strings.HasPrefix(name, "skein.") {
+		return c.resetSession(name)
+	}
 	k, ok := findSetting(name)
 	if _, own := c.settings.changed[name]; !ok && !own {
-		if strings.HasPrefix(name, "skein.") {
-			return c.sess.Set(name, "")
-		}
 		return pgError("42704", "unrecognized configuration parameter %q", name)
 	}
 	delete(c.settings.changed, name)
 	if name == "statement_timeout" {
-		return c.sess.Set("skein.statement_timeout", "0s")
+		return c.resetSession("skein.statement_timeout")
 	}
 	if v, _ := c.settings.get(name); k.report {
 		c.reportSetting(k.name, v)
@@ -386,12 +420,13 @@ func (c *conn) resetSetting(name string) error {
 }
 
 func (c *conn) resetSettings() error {
-	for name := range c.settings.changed {
+	c.settings.report = false
+	names := append(slices.Sorted(maps.Keys(c.settings.changed)), slices.Sorted(maps.Keys(c.settings.session))...)
+	for _, name := range names {
 		if err := c.resetSetting(name); err != nil {
 			return err
 		}
 	}
-	c.settings.report = false
 	return nil
 }
 
@@ -419,8 +454,8 @@ func (c *conn) setLocal(name, value string) error {
 
 // endLocal undoes SET LOCAL when a transaction has ended.
 func (c *conn) endLocal() {
-	for name, old := range c.settings.local {
-		if err := c.setting(name, old); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(c.settings.local)) {
+		if err := c.setting(name, c.settings.local[name]); err != nil {
 			c.notice("WARNING", "01000", "setting "+name+" keeps its local value: "+err.Error(), "", "")
 		}
 	}

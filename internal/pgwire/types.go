@@ -72,6 +72,8 @@ var functionTypes = map[string]uint32{
 	"strftime": oid.Text, "date": oid.Text, "time": oid.Text, "datetime": oid.Text, "sqlite_version": oid.Text, "char": oid.Text,
 	"json": oid.Text, "json_object": oid.Text, "json_array": oid.Text, "json_group_array": oid.Text, "json_group_object": oid.Text,
 	"json_quote": oid.Text, "json_type": oid.Text, "concat": oid.Text, "concat_ws": oid.Text, "sqlite_source_id": oid.Text,
+	"pg_is_in_recovery": oid.Bool, "pg_table_is_visible": oid.Bool, "pg_function_is_visible": oid.Bool, "pg_type_is_visible": oid.Bool,
+	"has_table_privilege": oid.Bool, "has_schema_privilege": oid.Bool, "has_database_privilege": oid.Bool, "now": oid.TimestampTZ,
 	"randomblob": oid.Bytea, "zeroblob": oid.Bytea, "unhex": oid.Bytea,
 }
 

@@ -37,7 +37,7 @@ func aliased(item string) bool {
 
 func isName(s string) bool {
 	for i := range len(s) {
-		if !sqltext.IsIDChar(s[i]) {
+		if !sqltext.IsIDChar(s[i]) || i == 0 && s[i] >= '0' && s[i] <= '9' {
 			return false
 		}
 	}
