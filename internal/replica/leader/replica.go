@@ -103,6 +103,7 @@ type Replica struct {
 	handle      handle
 	shots       snapshots
 	recent      operations
+	receivers   sync.WaitGroup // of acknowledgements; each ends with its stream
 }
 
 var _ replica.Replica = (*Replica)(nil)
@@ -303,6 +304,7 @@ func (r *Replica) fail(err error) {
 // Close closes the files. Run does so by itself.
 func (r *Replica) Close() error {
 	err := r.handle.close()
+	r.receivers.Wait()
 	if r.changes != nil {
 		err = errors.Join(err, r.changes.Close())
 	}

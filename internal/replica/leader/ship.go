@@ -91,15 +91,9 @@ func (l *leading) serve(ctx context.Context, node base.NodeID, from base.Seq, st
 		return base.Errorf(base.KindForbidden, "node %v is no replica of %s", node, l.replica.options.Name)
 	}
 	defer l.detach(s)
-	sending := make(chan error, 1)
-	go func() {
-		err := s.send(ctx)
-		cancel(err)
-		sending <- err
-	}()
-	err := s.receive(ctx)
-	cancel(err)
-	return errors.Join(err, <-sending)
+	l.replica.receivers.Go(func() { cancel(s.receive(ctx)) })
+	// Returning ends the stream, and with it receive.
+	return s.send(ctx)
 }
 
 // attach makes s the one sender to its node; an older one is ended.
