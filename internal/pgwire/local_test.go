@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -118,6 +119,9 @@ func (s *localSession) Set(name, value string) error {
 		}
 	}
 	s.settings[name] = value
+	if value == "" {
+		delete(s.settings, name)
+	}
 	return nil
 }
 
@@ -128,8 +132,8 @@ func (s *localSession) Show(_ context.Context, name string) (string, error) {
 	case "skein.node":
 		return "n1", nil
 	}
-	if v, ok := s.settings[name]; ok {
-		return v, nil
+	if v, ok := s.settings[name]; ok || name == "skein.durability" {
+		return cmp.Or(v, "quorum"), nil
 	}
 	return "", &base.Error{Kind: base.KindInvalid, SQLState: "42704", Message: "no setting " + name}
 }

@@ -112,7 +112,7 @@ type settings struct {
 	initial map[string]string // what RESET goes back to, where not the default
 	changed map[string]string
 	local   map[string]string // values from before SET LOCAL
-	session map[string]string // values of the session's own from before the first SET
+	session map[string]bool   // the session's own that are not at their default
 	report  bool              // skein.report_token
 }
 
@@ -365,36 +365,28 @@ func readOnlyMode(modes string) (readOnly, said bool) {
 	}
 }
 
-// setSession changes a setting of the session, and remembers what it was for
-// RESET.
+// setSession changes a setting of the session, which takes an empty value for
+// its default, and remembers that for RESET.
 func (c *conn) setSession(name, value string) error {
-	old, err := c.sess.Show(c.ctx, name)
-	if err != nil {
-		old = ""
-	}
 	if err := c.sess.Set(name, value); err != nil {
 		return err
 	}
-	if _, had := c.settings.session[name]; !had {
-		if c.settings.session == nil {
-			c.settings.session = map[string]string{}
-		}
-		c.settings.session[name] = old
+	if c.settings.session == nil {
+		c.settings.session = map[string]bool{}
+	}
+	c.settings.session[name] = true
+	if value == "" {
+		delete(c.settings.session, name)
 	}
 	return nil
 }
 
 // resetSession puts a setting of the session back, if it was changed.
 func (c *conn) resetSession(name string) error {
-	old, changed := c.settings.session[name]
-	if !changed {
+	if !c.settings.session[name] {
 		return nil
 	}
-	if err := c.sess.Set(name, old); err != nil {
-		return err
-	}
-	delete(c.settings.session, name)
-	return nil
+	return c.setSession(name, "")
 }
 
 func (c *conn) resetSetting(name string) error {
@@ -439,6 +431,9 @@ func (c *conn) setLocal(name, value string) error {
 	old, err := c.show(c.ctx, name)
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(name, "skein.") && name != "skein.report_token" && !c.settings.session[name] {
+		old = "" // its default, which may change
 	}
 	if err := c.setting(name, value); err != nil {
 		return err
