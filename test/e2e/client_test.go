@@ -220,10 +220,16 @@ type writers struct {
 
 func startWriters(t *testing.T, database string, nodes ...*node) *writers {
 	t.Helper()
+	return startWritersAt(t, database, 0, nodes...)
+}
+
+// startWritersAt is startWriters for another round, with ids of its own.
+func startWritersAt(t *testing.T, database string, round int64, nodes ...*node) *writers {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &writers{t: t, cancel: cancel}
 	for i, n := range nodes {
-		l := &ledger{node: n, base: int64(i+1) * 1_000_000_000}
+		l := &ledger{node: n, base: (round + int64(i) + 1) * 1_000_000_000}
 		w.ledgers = append(w.ledgers, l)
 		w.wg.Go(func() { l.write(ctx, database) })
 	}
