@@ -17,13 +17,13 @@ import (
 // TestConformance runs in virtual time: when a test waits in vain, it is over
 // at once.
 func TestConformance(t *testing.T) {
-	transporttest.TestTransport(t, func(t *testing.T, n int, setup func(int, transport.Transport), f func(*testing.T, transporttest.Cluster)) {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCluster(t, n, mem.Options{}, setup)
-			defer c.close()
-			f(t, c)
-		})
-	})
+	transporttest.TestTransport(t, synctest.Test, run)
+}
+
+func run(t *testing.T, n int, setup func(int, transport.Transport), f func(*testing.T, transporttest.Cluster)) {
+	c := newCluster(t, n, mem.Options{}, setup)
+	defer c.close()
+	f(t, c)
 }
 
 func testEnv() *env.Env { return env.Real(slog.New(slog.NewTextHandler(io.Discard, nil))) }

@@ -3,6 +3,7 @@ package transporttest
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/transport"
@@ -49,23 +50,30 @@ func testReach(t *testing.T, run Run) {
 }
 
 func testClose(t *testing.T, run Run) {
-	entered, left := make(chan struct{}, 8), make(chan struct{}, 8)
+	entered, leaving, release := make(chan struct{}, 8), make(chan struct{}, 8), make(chan struct{})
 	setup := func(_ int, tr transport.Transport) {
 		tr.HandleStream("stay", func(ctx context.Context, _ base.NodeID, _ []byte, _ transport.Stream) error {
 			entered <- struct{}{}
 			<-ctx.Done()
-			left <- struct{}{}
+			leaving <- struct{}{}
+			<-release
 			return nil
 		})
 	}
 	run(t, 2, setup, func(t *testing.T, c Cluster) {
 		s := openStream(t, patiently(t), c, "stay", "")
 		receive(t, "the handler to begin", entered)
-		if err := c.Node(1).Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-		if len(left) != 1 {
+		closed := make(chan error, 1)
+		go func() { closed <- c.Node(1).Close() }()
+		receive(t, "the handler to be told", leaving)
+		select {
+		case <-closed:
 			t.Error("Close returned before the handler")
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(release)
+		if err := receive(t, "Close to return", closed); err != nil {
+			t.Errorf("close: %v", err)
 		}
 		if _, err := s.Recv(); err == nil {
 			t.Error("a stream outlived the peer's transport")

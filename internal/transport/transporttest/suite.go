@@ -34,8 +34,9 @@ func ID(i int) base.NodeID { return base.NodeID(0x1111 * uint64(i+1)) }
 // may be busy with other things.
 const patience = time.Minute
 
-// TestTransport runs the whole suite.
-func TestTransport(t *testing.T, run Run) {
+// TestTransport runs the whole suite. Each test runs inside around, which may
+// put it into a bubble of virtual time.
+func TestTransport(t *testing.T, around func(*testing.T, func(*testing.T)), run Run) {
 	groups := []struct {
 		name string
 		test func(*testing.T, Run)
@@ -44,7 +45,9 @@ func TestTransport(t *testing.T, run Run) {
 		{"stream failures", testStreamFailures}, {"file", testFiles}, {"reach", testReach}, {"close", testClose},
 	}
 	for _, g := range groups {
-		t.Run(g.name, func(t *testing.T) { g.test(t, run) })
+		t.Run(g.name, func(t *testing.T) {
+			around(t, func(t *testing.T) { g.test(t, run) })
+		})
 	}
 }
 

@@ -127,8 +127,11 @@ func TestSilentConnectionsGiveWay(t *testing.T) {
 			t.Errorf("a call beside silent connections: %v", err)
 		}
 		began := time.Now()
-		for _, conn := range silent {
+		for i, conn := range silent {
 			wantClosed(t, conn)
+			if took := time.Since(began); i < 50 && took > 0 {
+				t.Fatalf("the oldest connections gave way only after %s", took)
+			}
 		}
 		if took := time.Since(began); took > handshakeTimeout {
 			t.Errorf("silent connections lasted %s", took)

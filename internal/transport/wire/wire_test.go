@@ -28,8 +28,9 @@ func TestMain(m *testing.M) {
 }
 
 func TestConformance(t *testing.T) {
-	t.Run("TLS", func(t *testing.T) { transporttest.TestTransport(t, runner(true)) })
-	t.Run("insecure", func(t *testing.T) { transporttest.TestTransport(t, runner(false)) })
+	around := func(t *testing.T, f func(*testing.T)) { f(t) }
+	t.Run("TLS", func(t *testing.T) { transporttest.TestTransport(t, around, runner(true)) })
+	t.Run("insecure", func(t *testing.T) { transporttest.TestTransport(t, around, runner(false)) })
 }
 
 const testCluster = 0xc1c1c1c1c1c1c1c1
