@@ -115,7 +115,7 @@ func (n *Node) CreateDatabaseFrom(ctx context.Context, name string, p base.Polic
 	}
 	defer n.env.FS.RemoveAll(n.importDir() + "/" + file)
 	path := n.importDir() + "/" + file
-	if err := leader.CheckImport(ctx, n.env.VFS, path); err != nil {
+	if err := leader.CheckImport(ctx, n.env, path); err != nil {
 		return fmt.Errorf("check the file: %w", err)
 	}
 	st, err := n.env.FS.Stat(path)

@@ -139,10 +139,7 @@ func fileURI(path string, o ConnOptions) string {
 		mode = "rwc"
 	}
 	uri := "file:" + escaped + "?mode=" + mode
-	if o.VFS != "" {
-		uri += "&vfs=" + url.QueryEscape(o.VFS)
-	}
-	return uri
+	return uri + "&vfs=" + url.QueryEscape(unmappedVFS(o.VFS))
 }
 
 // configure sets everything explicitly, since defaults differ between builds

@@ -190,7 +190,10 @@ func (c *Conn) recognise() error {
 		return err
 	}
 	if pages == 0 {
-		return c.Exec(fmt.Sprintf("PRAGMA page_size=%d", pageSize))
+		if err := c.Exec(fmt.Sprintf("PRAGMA page_size=%d", pageSize)); err != nil {
+			return err
+		}
+		return c.vacuuming(func() error { return c.raw.EnableChecksums("main") })
 	}
 	encoding, err := c.text("PRAGMA encoding")
 	if err != nil {

@@ -102,6 +102,10 @@ func mapCode(e *base.Error, code sqlite3.ErrorCode, extended sqlite3.ExtendedErr
 		e.Kind, e.SQLState = base.KindForbidden, "25006"
 	case sqlite3.IOERR:
 		e.SQLState = "58030"
+		if extended == sqlite3.IOERR_DATA {
+			e.Kind, e.SQLState = base.KindCorrupt, ""
+			e.Message = "a page of the database file fails its checksum"
+		}
 	case sqlite3.CANTOPEN:
 		e.Kind, e.SQLState = base.KindUnavailable, "58030"
 	case sqlite3.PERM:

@@ -76,6 +76,14 @@ func (s *Snapshot) CopyTo(ctx context.Context, dest string, progress func(done, 
 func (s *Snapshot) copyPages(ctx context.Context, dest string, page int64, progress func(done, total int64)) (err error) {
 	c := s.conn
 	uri := fileURI(dest, ConnOptions{VFS: s.database.options.VFS, create: true})
+	if sums, err := hasChecksums(c.raw); err != nil {
+		return mapError(err, ctx)
+	} else if sums {
+		// The copy must know that it keeps checksums before its first page.
+		if err := makeEmpty(uri); err != nil {
+			return fmt.Errorf("copy to %s: %w", dest, mapError(err, ctx))
+		}
+	}
 	// A new file needs no journal: it is removed on failure.
 	backup, err := c.raw.BackupInit("main", uri+"&_pragma=journal_mode(off)&_pragma=synchronous(full)")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -37,16 +38,21 @@ func (r *Replica) Import(ctx context.Context, path string) (base.Position, error
 }
 
 // CheckImport opens a file as a database of its own, checks it and makes it
-// ready to be imported.
-func CheckImport(ctx context.Context, vfs, path string) error {
-	db, err := sqlite.OpenDatabase(ctx, path, sqlite.Options{VFS: vfs})
+// ready to be imported: it is written anew, with checksums.
+func CheckImport(ctx context.Context, e *env.Env, path string) error {
+	db, err := sqlite.OpenDatabase(ctx, path, sqlite.Options{VFS: e.VFS})
 	if err != nil {
 		return err
 	}
-	if err := checkContents(ctx, db); err != nil {
-		return errors.Join(err, db.Close())
+	err = checkContents(ctx, db)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
 	}
-	return db.Close()
+	rewritten := path + ".new"
+	if err := sqlite.Rewrite(ctx, e.VFS, path, rewritten); err != nil {
+		return errors.Join(err, e.FS.RemoveAll(rewritten))
+	}
+	return e.FS.Rename(rewritten, path)
 }
 
 func checkContents(ctx context.Context, db *sqlite.Database) error {

@@ -162,7 +162,7 @@ func (l *leading) flush(ctx context.Context) error {
 		}
 		seq, err := l.replica.changes.Sync()
 		if err != nil {
-			return base.Errorf(base.KindCorrupt, "flush the log: %w", err)
+			return fmt.Errorf("%w: %w", errFlush, err)
 		}
 		l.acks.locallyFlushed(seq)
 	}

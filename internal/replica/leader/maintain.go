@@ -69,7 +69,7 @@ func (k *keeper) checkpoint(ctx context.Context, db *sqlite.Database, size int64
 	executed := k.replica.executed.get()
 	if k.replica.changes.Flushed() < executed {
 		if _, err := k.replica.changes.Sync(); err != nil {
-			return base.Errorf(base.KindCorrupt, "flush the log before a checkpoint: %w", err)
+			return fmt.Errorf("%w: %w", errFlush, err)
 		}
 	}
 	frames, done, err := db.Checkpoint(ctx, sqlite.CheckpointPassive)

@@ -115,6 +115,7 @@ func (t *readTx) Query(ctx context.Context, s replica.Statement) (session.Rows, 
 	t.conn.SetInterrupt(ctx)
 	st, err := t.conn.Prepare(s.SQL)
 	if err != nil {
+		t.replica.damaged(err)
 		return nil, err
 	}
 	if err := st.BindAll(s.Args); err != nil {
@@ -232,6 +233,7 @@ func (q *queryRows) Next() bool {
 		q.tx.confirmed = err == nil
 	}
 	if err != nil || !more {
+		q.tx.replica.damaged(err)
 		q.err = err
 		q.Close()
 		return false

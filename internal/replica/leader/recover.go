@@ -17,6 +17,10 @@ const createPositionSQL = `CREATE TABLE IF NOT EXISTS _skein_position (
 	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
 INSERT OR IGNORE INTO _skein_position VALUES (1, 0, 0)`
 
+// checkedBytes is up to which size a database file is read whole when it is
+// opened; damage in larger ones shows when the page is read.
+const checkedBytes = 64 << 20
+
 // path is the user's database file.
 func (r *Replica) path() string { return r.options.Dir + "/" + r.options.Name + ".sqlite" }
 
@@ -113,6 +117,13 @@ func (r *Replica) openFile(ctx context.Context) error {
 		return err
 	}
 	at, err := prepareFile(ctx, db)
+	if err == nil && r.fileBytes() <= checkedBytes {
+		err = db.QuickCheck(ctx)
+	}
+	if base.KindOf(err) == base.KindCorrupt {
+		r.log.Error("the database file is damaged; this replica will be copied from another", "err", err)
+		return errors.Join(r.markCopying(err.Error()), db.Close())
+	}
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}

@@ -98,6 +98,7 @@ type Replica struct {
 		copied     int64
 		copyTotal  int64
 		orphans    int64
+		stop       context.CancelCauseFunc // ends the part that is played
 	}
 	partChanged broadcast
 	handle      handle
@@ -184,6 +185,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		playing, stop := context.WithCancelCause(ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- r.play(playing, a, p) }()
+		r.setStop(stop)
 		err := r.watch(ctx, p, ended, stop)
 		stop(nil)
 		r.endPart()
@@ -192,9 +194,38 @@ func (r *Replica) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			r.fail(err)
-			return errors.Join(err, r.Close())
+			return errors.Join(err, r.noteDamage(err), r.Close())
 		}
 	}
+}
+
+func (r *Replica) setStop(stop context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.stop = stop
+}
+
+// damaged ends the part that is played when stored bytes turn out to be wrong;
+// the replica is opened again, and copied from another.
+func (r *Replica) damaged(err error) {
+	if base.KindOf(err) != base.KindCorrupt {
+		return
+	}
+	r.mu.Lock()
+	stop := r.mu.stop
+	r.mu.Unlock()
+	if stop != nil {
+		stop(err)
+	}
+}
+
+// noteDamage remembers that the files of a replica that has others to be copied
+// from are not to be used again.
+func (r *Replica) noteDamage(err error) error {
+	if base.KindOf(err) != base.KindCorrupt || len(r.assignment().Replicas) < 2 {
+		return nil
+	}
+	return r.markCopying(err.Error())
 }
 
 // watch waits until the part is over: the assignment changed, ctx is done, or

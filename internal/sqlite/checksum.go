@@ -1,0 +1,78 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/skeindb/skein/internal/base"
+)
+
+// Databases of ours keep a checksum in the last eight bytes of every page
+// (SQLite's cksumvfs format, https://sqlite.org/cksumvfs.html): a page that the
+// disk has changed is an error of KindCorrupt when it is read, never an answer.
+// Pages in the -wal have the checksums of its frames. Any SQLite reads such
+// files; one that writes to them without the checksums must not.
+const checksumBytes = 8
+
+// hasChecksums says whether the open file keeps checksums.
+func hasChecksums(raw *sqlite3.Conn) (bool, error) {
+	r, err := raw.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES)
+	if err != nil {
+		return false, err
+	}
+	n, ok := r.(int)
+	return ok && n == checksumBytes, nil
+}
+
+// vacuuming lets the engine attach the file that a VACUUM writes to.
+func (c *Conn) vacuuming(f func() error) error {
+	old := c.raw.Limit(sqlite3.LIMIT_ATTACHED, 1)
+	defer c.raw.Limit(sqlite3.LIMIT_ATTACHED, old)
+	c.enforced, c.denied = GuardOwn, nil
+	return f()
+}
+
+// makeEmpty makes an empty file with checksums, to be copied over.
+func makeEmpty(uri string) error {
+	raw, err := sqlite3.Open(uri)
+	if err != nil {
+		return err
+	}
+	return errors.Join(raw.EnableChecksums("main"), raw.Close())
+}
+
+// Rewrite writes the contents of the database file at path to a new file with
+// checksums at dest; rowids stay as they are.
+func Rewrite(ctx context.Context, vfs, path, dest string) error {
+	o := ConnOptions{VFS: vfs, Role: RoleTool}
+	conn, err := OpenConn(ctx, path, o)
+	if err != nil {
+		return err
+	}
+	conn.SetInterrupt(ctx)
+	if _, err = conn.raw.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, checksumBytes); err == nil {
+		err = conn.vacuuming(func() error {
+			return conn.Exec("VACUUM INTO " + sqlite3.Quote(fileURI(dest, ConnOptions{VFS: vfs, create: true})))
+		})
+	}
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return fmt.Errorf("rewrite %s: %w", path, err)
+	}
+	return checkRewritten(ctx, vfs, dest)
+}
+
+func checkRewritten(ctx context.Context, vfs, path string) error {
+	conn, err := OpenConn(ctx, path, ConnOptions{VFS: vfs, Role: RoleTool})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ok, err := hasChecksums(conn.raw)
+	if err == nil && !ok {
+		err = base.Errorf(base.KindInternal, "the rewritten file %s has no checksums", path)
+	}
+	return err
+}

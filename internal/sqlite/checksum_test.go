@@ -1,0 +1,94 @@
+package sqlite_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// filled makes a database of some pages and closes it, so that all of them are
+// in the file.
+func filled(t *testing.T, path string) {
+	t.Helper()
+	db, err := sqlite.OpenDatabase(context.Background(), path, sqlite.Options{})
+	must(t, err)
+	w, err := db.OpenWriter(context.Background(), sqlite.RoleWriter)
+	must(t, err)
+	must(t, w.Exec("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)"))
+	must(t, w.Exec("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x < 2000) INSERT INTO t SELECT x, printf('%050d', x) FROM c"))
+	must(t, w.Close())
+	_, _, err = db.Checkpoint(context.Background(), sqlite.CheckpointTruncate)
+	must(t, err)
+	must(t, db.Close())
+}
+
+func readAll(path string) error {
+	db, err := sqlite.OpenDatabase(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.ContentHash(context.Background())
+	return err
+}
+
+func TestFlippedBitIsNeverServed(t *testing.T) {
+	path := t.TempDir() + "/a.sqlite"
+	filled(t, path)
+	must(t, readAll(path))
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for at := 200; at < len(whole); at += 3001 {
+		damaged := append([]byte(nil), whole...)
+		damaged[at] ^= 4
+		other := fmt.Sprintf("%s/flip%d.sqlite", t.TempDir(), at)
+		must(t, os.WriteFile(other, damaged, 0o600))
+		if err := readAll(other); base.KindOf(err) != base.KindCorrupt {
+			t.Errorf("bit flipped at %d: %v, want an error of kind corrupt", at, err)
+		}
+	}
+}
+
+func TestSnapshotKeepsChecksums(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sqlite.OpenDatabase(context.Background(), dir+"/a.sqlite", sqlite.Options{})
+	must(t, err)
+	w, err := db.OpenWriter(context.Background(), sqlite.RoleWriter)
+	must(t, err)
+	must(t, w.Exec("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)"))
+	for range 3 { // Some pages in the file, newer ones in the -wal.
+		must(t, w.Exec("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x < 3000) INSERT INTO t(b) SELECT printf('%080d', x) FROM c"))
+		_, _, err = db.Checkpoint(context.Background(), sqlite.CheckpointPassive)
+		must(t, err)
+		must(t, w.Exec("UPDATE t SET b = b || 'x' WHERE a % 3 = 0"))
+	}
+	must(t, db.SnapshotTo(context.Background(), dir+"/copy.sqlite", nil))
+	want, err := db.ContentHash(context.Background())
+	must(t, err)
+	must(t, w.Close())
+	must(t, db.Close())
+	copied, err := sqlite.OpenDatabase(context.Background(), dir+"/copy.sqlite", sqlite.Options{})
+	must(t, err)
+	defer copied.Close()
+	must(t, copied.QuickCheck(context.Background()))
+	if got, err := copied.ContentHash(context.Background()); err != nil || got != want {
+		t.Errorf("copy has %s (%v), want %s", got, err, want)
+	}
+}
+
+func TestRewriteAddsChecksumsAndKeepsRowids(t *testing.T) {
+	dir := t.TempDir()
+	c := openConn(t, dir+"/plain.sqlite", sqlite.RoleWriter)
+	must(t, c.Exec("CREATE TABLE n(v); INSERT INTO n(rowid, v) VALUES (5, 'a'), (900, 'b')"))
+	must(t, c.Close())
+	must(t, sqlite.Rewrite(context.Background(), "", dir+"/plain.sqlite", dir+"/sums.sqlite"))
+	d := openConn(t, dir+"/sums.sqlite", sqlite.RoleTool)
+	got := rows(t, d, "SELECT group_concat(rowid || v) FROM n")
+	if string(got[0][0].Bytes) != "5a,900b" {
+		t.Errorf("rowids changed: %s", got[0][0].Bytes)
+	}
+}
