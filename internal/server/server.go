@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -102,7 +103,7 @@ func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err er
 	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	s.wg.Go(func() {
-		if err := s.pg.Serve(serving, s.listener); err != nil && serving.Err() == nil {
+		if err := s.pg.Serve(serving, s.listener); err != nil && !errors.Is(err, pgwire.ErrClosed) && serving.Err() == nil {
 			s.stop(fmt.Errorf("serve PostgreSQL clients: %w", err))
 		}
 	})
@@ -155,9 +156,13 @@ func (s *Server) Node() *node.Node { return s.node }
 func (s *Server) PGAddr() net.Addr   { return s.listener.Addr() }
 func (s *Server) HTTPAddr() net.Addr { return s.http.Addr() }
 
-// Close hands over what the node leads, ends the clients' sessions and stops.
+// Close hands over what the node leads, lets clients finish the transactions
+// that they are in, for at most drainTimeout, and stops.
 func (s *Server) Close() error {
 	s.node.HandOver()
+	drain, cancel := s.env.Clock.WithTimeout(context.Background(), drainTimeout, errStopping)
+	defer cancel()
+	s.pg.Drain(drain)
 	s.cancel(errStopping)
 	err := errors.Join(s.pg.Close(), s.http.Close())
 	s.wg.Wait()
@@ -165,5 +170,9 @@ func (s *Server) Close() error {
 	s.stop(nil)
 	return err
 }
+
+// drainTimeout bounds the wait for clients at a stop. What a statement may take
+// longer is not worth a stop that looks like a hang.
+const drainTimeout = 3 * time.Second
 
 var errStopping = errors.New("the node is stopping")
