@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -322,6 +323,22 @@ func TestLimits(t *testing.T) {
 	}
 	if n := s.Clients(); n > 2 {
 		t.Errorf("%d clients", n)
+	}
+}
+
+// What a client announces costs nothing until it comes.
+func TestMemoryFollowsWhatArrives(t *testing.T) {
+	head := append([]byte{'Q', 0x00, 0xff, 0, 0}, make([]byte, 1000)...)
+	r := reader{src: bytes.NewReader(head), buf: make([]byte, readBuffer), limit: 16 << 20, beforeRead: func() error { return nil }}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _, err := r.message()
+	runtime.ReadMemStats(&after)
+	if err != io.ErrUnexpectedEOF {
+		t.Error(err)
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+		t.Errorf("a message of 16 MiB that did not come took %d KiB", grown>>10)
 	}
 }
 

@@ -131,7 +131,7 @@ func (c *Cache) take(ctx context.Context, client Client) (*layout, error) {
 	}
 	f := &facts{database: client.Session.Database(), databases: client.Gateway.Databases(), users: client.Gateway.Users()}
 	key := f.database + "\x00" + fingerprint(rows, f.databases, f.users)
-	if l := c.find(key); l != nil && !client.InTransaction {
+	if l := c.find(key); l != nil {
 		return l, nil
 	}
 	if err := readFacts(ctx, client.Session, f, rows); err != nil {

@@ -64,6 +64,7 @@ func TestTheLayoutFollowsTheSchema(t *testing.T) {
 	if err := f.conn.Exec("BEGIN; CREATE TABLE unsure(a)"); err != nil {
 		t.Fatal(err)
 	}
+	f.run(t, names)
 	inside := f.run(t, "SELECT relname FROM pg_class WHERE relname = 'unsure'")
 	kept := len(f.kept)
 	if err := f.conn.Exec("ROLLBACK"); err != nil {
@@ -82,6 +83,13 @@ func TestTheLayoutFollowsTheSchema(t *testing.T) {
 	}
 	if len(f.kept) > maxKept {
 		t.Errorf("%d layouts are kept", len(f.kept))
+	}
+	f.client.InTransaction = true
+	f.run(t, names)
+	for _, l := range f.kept {
+		if l.users != 0 {
+			t.Errorf("a layout has %d users and no query", l.users)
+		}
 	}
 }
 
