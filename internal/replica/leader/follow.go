@@ -110,8 +110,8 @@ type following struct {
 	applied bool // the policy counts applied copies: apply before it is safe
 
 	stamp     atomic.Int64 // of the newest message: echoed
+	acked     atomic.Int64 // when the last acknowledgement was sent
 	received  atomic.Uint64
-	leaderEnd atomic.Uint64
 	announced atomic.Uint64 // safe, as the leader says
 	ackWanted chan struct{}
 	applyMore chan struct{}
@@ -188,12 +188,22 @@ func (f *following) take(b stream.Batch) error {
 	}
 	f.stamp.Store(int64(b.Stamp))
 	f.announced.Store(uint64(b.Safe))
-	f.leaderEnd.Store(uint64(b.Last))
 	r.safe.raise(b.Safe)
 	r.noteLevel(b.Safe)
-	wake(f.ackWanted)
-	wake(f.applyMore)
+	if verdict == leadership.Append || f.leaseWantsAck() {
+		wake(f.ackWanted)
+	}
+	if r.executed.get() < b.Safe || f.applied {
+		wake(f.applyMore)
+	}
 	return nil
+}
+
+// leaseWantsAck says that it is time to acknowledge a heartbeat, for the
+// leader's lease; most only tell what is safe.
+func (f *following) leaseWantsAck() bool {
+	now := f.replica.now()
+	return now.Sub(leadership.Instant(f.acked.Load())) >= f.replica.options.Lease/6
 }
 
 // append writes what is new of a batch to the log.
@@ -259,6 +269,7 @@ func (f *following) acknowledge(ctx context.Context) error {
 		if a.Stamp == 0 && a.Flushed == 0 {
 			continue
 		}
+		f.acked.Store(int64(f.replica.now()))
 		buffer = stream.AppendAck(buffer[:0], a)
 		if err := f.stream.Send(buffer); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)

@@ -68,12 +68,13 @@ func (o *operations) note(e *entry.Entry) {
 	}
 }
 
-// noteAll remembers the operations of whole frames.
+// noteAll remembers the operations of whole frames that are in the log: one
+// noted before could be taken for a write that was kept, and never was.
 func (o *operations) noteAll(frames []byte) {
 	for len(frames) > 0 {
-		e, n, err := entry.Decode(frames)
+		e, n, err := entry.Peek(frames)
 		if err != nil {
-			return // The frames are our own.
+			return // The frames are the log's own.
 		}
 		o.note(&e)
 		frames = frames[n:]
@@ -119,6 +120,7 @@ func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.S
 		return replica.Fate{}, err
 	}
 	op, found, after := r.recent.find(id)
+	found = found && r.changes.EpochAt(op.at.Seq) == op.at.Epoch
 	fate := replica.Fate{Known: found || after <= since, Found: found, Epoch: lead.epoch}
 	if found {
 		fate.Result = session.Result{Position: op.at, RowsAffected: op.rows}
@@ -128,8 +130,9 @@ func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.S
 	return fate, err
 }
 
-// Seen implements replica.Replica.
-func (r *Replica) Seen() base.Seq { return r.executed.get() }
+// Seen implements replica.Replica. What is not safe yet may be undone, and its
+// numbers given to other writes; so it does not count.
+func (r *Replica) Seen() base.Seq { return min(r.executed.get(), r.safe.get()) }
 
 func (a *acks) report(seq base.Seq) string {
 	a.mu.Lock()

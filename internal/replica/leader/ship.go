@@ -155,7 +155,7 @@ func (s *sender) send(ctx context.Context) error {
 		if sent {
 			continue
 		}
-		if s.sentSafe < r.safe.get() || r.env.Clock.Now().Sub(s.lastSent) >= every {
+		if s.worthTelling() || r.env.Clock.Now().Sub(s.lastSent) >= every {
 			if err := s.heartbeat(); err != nil {
 				return err
 			}
@@ -170,6 +170,13 @@ func (s *sender) send(ctx context.Context) error {
 		case <-timer.C():
 		}
 	}
+}
+
+// worthTelling says that what is safe has risen and that no batch is on its way
+// to becoming safe, which would tell the follower soon enough.
+func (s *sender) worthTelling() bool {
+	safe := s.leading.replica.safe.get()
+	return s.sentSafe < safe && safe >= s.leading.acks.publishedSeq().Seq
 }
 
 // sendNext sends the next batch, if there is one and the window is open.
