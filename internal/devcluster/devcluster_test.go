@@ -405,12 +405,24 @@ func TestConfigurationIsRead(t *testing.T) {
 	if founder := read(0); len(founder.Join) != 0 {
 		t.Errorf("the founder joins %v", founder.Join)
 	}
-	// A first node that lost its data joins the others; it founds nothing.
-	for _, n := range nodes[1:] {
-		if err := os.MkdirAll(filepath.Join(n.data(), "x"), 0o700); err != nil {
+	identify := func(n node, cluster string) {
+		t.Helper()
+		if err := os.MkdirAll(n.data(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := `{"version":1,"node":"00000000000000a1","cluster":"` + cluster + `"}`
+		if err := os.WriteFile(filepath.Join(n.data(), "node.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	// A start that was interrupted leaves files of nodes that have not joined.
+	identify(nodes[1], "0000000000000000")
+	if early := read(1); fmt.Sprint(early.Join) != "[127.0.0.1:6441]" {
+		t.Errorf("a node that had no time to join joins %v", early.Join)
+	}
+	// A first node that lost its data joins the others; it founds nothing.
+	identify(nodes[1], "00000000000000c1")
+	identify(nodes[2], "00000000000000c1")
 	if lost := read(0); fmt.Sprint(lost.Join) != "[127.0.0.1:6442 127.0.0.1:6443]" {
 		t.Errorf("a node without data joins %v", lost.Join)
 	}

@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,28 +105,27 @@ func certifyNode(e *env.Env, ca *pki.CA, n node) error {
 	return issued.Save(e.FS, n.certs())
 }
 
-// configure writes every node's configuration. A node without data joins those
-// that have some; in a new cluster the others join the first.
+// configure writes every node's configuration. A node that belongs to no cluster
+// joins those that do; in a new cluster the others join the first.
 func configure(f env.FS, nodes []node) error {
 	var members []string
-	fresh := map[string]bool{}
+	joined := map[string]bool{}
 	for _, n := range nodes {
-		entries, err := f.ReadDir(n.data())
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		if joined[n.name], err = belongs(f, n.data()); err != nil {
 			return err
 		}
-		fresh[n.name] = len(entries) == 0
-		if !fresh[n.name] {
+		if joined[n.name] {
 			members = append(members, n.peer)
 		}
 	}
 	if len(members) == 0 {
 		members = []string{nodes[0].peer}
-		fresh[nodes[0].name] = false
+		joined[nodes[0].name] = true
 	}
 	for _, n := range nodes {
 		var join []string
-		if fresh[n.name] {
+		if !joined[n.name] {
 			join = members
 		}
 		if err := env.WriteFile(f, n.dir, filepath.Base(n.config()), []byte(configuration(n, join))); err != nil {
@@ -133,4 +133,27 @@ func configure(f env.FS, nodes []node) error {
 		}
 	}
 	return nil
+}
+
+// identityFile is where a node writes down which cluster it belongs to.
+const identityFile = "node.json"
+
+// belongs says whether a data folder is that of a member of a cluster. A folder
+// that merely has files is not: a start that was interrupted leaves some, and a
+// node that is then told to join nobody would found a cluster of its own.
+func belongs(f env.FS, data string) (bool, error) {
+	text, err := f.ReadFile(filepath.Join(data, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var identity struct {
+		Cluster string `json:"cluster"`
+	}
+	if err := json.Unmarshal(text, &identity); err != nil {
+		return true, nil // The node itself says what is wrong with its folder.
+	}
+	return strings.Trim(identity.Cluster, "0") != "", nil
 }

@@ -162,6 +162,11 @@ func (n *Node) enterOnce() error {
 	ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 10*time.Second, base.Errorf(base.KindTimeout, "no answer within 10 s"))
 	defer cancel()
 	if n.control.State().ClusterID() != 0 {
+		if n.identity.Cluster == 0 { // The last life ended between joining and noting it.
+			if err := n.remember(); err != nil {
+				return err
+			}
+		}
 		return n.refresh(ctx)
 	}
 	if n.identity.Cluster != 0 {

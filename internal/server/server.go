@@ -31,6 +31,7 @@ type Server struct {
 	http     *httpapi.Server
 	pg       *pgwire.Server
 	listener net.Listener
+	lock     *os.File // held while the process uses the data folder
 
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -42,25 +43,37 @@ type Server struct {
 // Open starts a node and its front ends, and returns once all listen.
 func Open(ctx context.Context, e *env.Env, c *config.Serve, version string) (*Server, error) {
 	s := &Server{env: e, config: c, version: version, pid: os.Getpid(), registry: prometheus.NewRegistry(), done: make(chan struct{})}
+	var err error
+	if s.lock, err = lockFolder(c.Dir); err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
+	e, c := s.env, s.config
 	identity, clientTLS, err := s.certificates()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Listen for clients first: a port in use is the most common mistake.
 	if s.listener, err = e.Net.Listen(ctx, c.PG); err != nil {
-		return nil, fmt.Errorf("listen for PostgreSQL clients on %s: %w", c.PG, err)
+		return fmt.Errorf("listen for PostgreSQL clients on %s: %w", c.PG, err)
 	}
 	s.node, err = node.Open(ctx, e, node.Options{
 		Dir: c.Dir, Name: c.Name, PeerAddress: c.Peer, Advertise: c.Advertise, PgAddress: c.PG, HTTPAddress: c.HTTP,
 		Join: c.Join, TLS: identity, Calls: s.calls(),
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.listener.Close())
+		return errors.Join(err, s.listener.Close())
 	}
 	if err := s.openFrontEnds(ctx, clientTLS); err != nil {
-		return nil, errors.Join(err, s.listener.Close(), s.node.Close())
+		return errors.Join(err, s.listener.Close(), s.node.Close())
 	}
-	return s, nil
+	return nil
 }
 
 // certificates loads this node's certificate and, where there is one, that
@@ -166,7 +179,7 @@ func (s *Server) Close() error {
 	s.cancel(errStopping)
 	err := errors.Join(s.pg.Close(), s.http.Close())
 	s.wg.Wait()
-	err = errors.Join(err, s.node.Close())
+	err = errors.Join(err, s.node.Close(), s.lock.Close())
 	s.stop(nil)
 	return err
 }
