@@ -284,7 +284,7 @@ func (t *writeTx) statement(s replica.Statement) (*replica.WriteResult, error) {
 
 // savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO.
 func (t *writeTx) savepoint(st *sqlite.Stmt, s replica.Statement) (*replica.WriteResult, error) {
-	mark := t.recorder.Mark()
+	t.recorder.Mark() // Virtual tables write down what they hold back.
 	res, err := execute(t.conn, st, s.Args, maxResultBytes)
 	if err != nil {
 		return nil, err
@@ -296,7 +296,7 @@ func (t *writeTx) savepoint(st *sqlite.Stmt, s replica.Statement) (*replica.Writ
 	}
 	switch {
 	case action == sqltext.SavepointNew:
-		t.use.marks = append(t.use.marks, savepoint{name: name, mark: mark})
+		t.use.marks = append(t.use.marks, savepoint{name: name, mark: t.recorder.Mark()})
 	case at < 0: // SQLite has accepted a name that this book lacks: stay safe.
 		t.use.over = base.Errorf(base.KindInternal, "savepoint %q is not in the transaction's book", name)
 		return nil, t.use.over
