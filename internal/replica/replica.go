@@ -43,7 +43,8 @@ type Replica interface {
 	// knew the database at since. It waits until what it has found is safe.
 	Fate(ctx context.Context, op OperationID, since base.Seq) (Fate, error)
 
-	// Seen is how far this replica's database file has come.
+	// Seen is a position that this replica has and that can no longer be lost:
+	// what is sent from now on gets a higher one.
 	Seen() base.Seq
 
 	Status() Status
@@ -66,6 +67,10 @@ type WriteRequest struct {
 	// Operation names the write, so that its fate can be asked for when its
 	// answer was lost; the zero id names nothing.
 	Operation OperationID
+	// Epoch, when not zero, is the only one in which the write may be executed;
+	// in another it is refused as KindNotLeader. Without it an operation that
+	// was not found in a later epoch might still come.
+	Epoch base.Epoch
 }
 
 // OperationID names one write, whoever executes it. It is drawn at random.
@@ -105,6 +110,7 @@ type WriteResult struct {
 type BeginRequest struct {
 	Snapshot *base.Position // what the session has already read at; nil: nothing yet
 	Guard    Guard
+	Epoch    base.Epoch // as in WriteRequest
 }
 
 // WriteTx owns the writer until Commit or Rollback. It is used by one

@@ -25,8 +25,9 @@ type acks struct {
 		core       *leadership.Leader
 		published  base.Position // committed by SQLite and in the log
 		queues     map[base.Durability][]group
-		ended      error // set once: why this leadership is over
-		degraded   bool  // as of the last tick
+		streams    map[base.NodeID]*sender // whose acknowledgements count
+		ended      error                   // set once: why this leadership is over
+		degraded   bool                    // as of the last tick
 		policy     base.Durability
 		released   bool // handed over: what is safe may still be answered
 	}
@@ -122,7 +123,7 @@ func (a *acks) settleAndUnlock() {
 	degraded := a.mu.degraded
 	reports := make([]string, len(ready))
 	for i, g := range ready {
-		reports[i] = report(core.ReachedBy(g.seq))
+		reports[i] = report(core.ReachedBy(g.seq), g.asked.When)
 	}
 	a.mu.Unlock()
 	if live && a.replica.safe.raise(safe) {
@@ -135,7 +136,13 @@ func (a *acks) settleAndUnlock() {
 }
 
 // report says what a commit has reached, in words.
-func report(c leadership.Copies) string {
+func report(c leadership.Copies, asked base.When) string {
+	switch asked {
+	case base.Applied:
+		return fmt.Sprintf("applied on %d of %d", c.Applied, c.Replicas)
+	case base.Received:
+		return fmt.Sprintf("received by %d of %d", c.Received, c.Replicas)
+	}
 	return fmt.Sprintf("flushed on %d of %d", c.Flushed, c.Replicas)
 }
 

@@ -223,12 +223,13 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 	if err := f.replica.changes.Append(frames, first, b.Last, epoch); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
+	f.replica.recent.noteAll(frames)
 	f.received.Store(uint64(b.Last))
 	return nil
 }
 
 // checkFrames verifies that frames are whole entries that cover first to last
-// without a gap, notes their operations and returns the epoch of the last one.
+// without a gap, and returns the epoch of the last one.
 func (f *following) checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err error) {
 	next := first
 	for len(frames) > 0 {
@@ -239,7 +240,6 @@ func (f *following) checkFrames(frames []byte, first, last base.Seq) (epoch base
 		if e.First != next || e.Epoch < epoch {
 			return 0, base.Errorf(base.KindInvalid, "batch from the leader: entry %d/%d where %d follows", e.Epoch, e.First, next)
 		}
-		f.replica.recent.note(&e)
 		next, epoch, frames = e.Last()+1, e.Epoch, frames[n:]
 	}
 	if next != last+1 {

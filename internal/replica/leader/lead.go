@@ -61,6 +61,7 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 	l.acks.broken = l.cancel
 	l.ending = ctx.Done()
 	r.setLeading(l)
+	r.refreshLead(l)
 	r.log.Info("leading", "epoch", a.Epoch, "position", l.acks.publishedSeq())
 	err = l.run(ctx)
 	r.setLeading(nil)
@@ -84,8 +85,12 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 		return nil, errors.Join(err, conn.Close())
 	}
 	first := r.changes.End().Seq + 1
+	// After a lossy election what was safe may reach behind this log's end: the
+	// numbers from there on are used again, and are not safe.
+	r.safe.cut(min(r.safe.get(), first-1), nil)
 	book := &acks{replica: r, epoch: a.Epoch, start: first}
 	book.mu.queues = make(map[base.Durability][]group)
+	book.mu.streams = make(map[base.NodeID]*sender)
 	config := r.leaderConfig(a)
 	config.Opening = first
 	book.mu.core = leadership.NewLeader(config, r.now())
@@ -104,6 +109,14 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 		return nil, errors.Join(err, conn.Close())
 	}
 	return l, nil
+}
+
+// refreshLead takes over what was assigned while this leadership was prepared,
+// when nobody was there to be told.
+func (r *Replica) refreshLead(l *leading) {
+	if a := r.assignment(); a.Epoch == l.epoch {
+		l.acks.reconfigure(r.leaderConfig(a))
+	}
 }
 
 // beginEpoch writes the epoch's first entry, which has no body: it marks where
@@ -247,7 +260,7 @@ func (l *leading) submit(ctx context.Context, j job) error {
 
 // Write implements replica.Replica.
 func (r *Replica) Write(ctx context.Context, q replica.WriteRequest) (*replica.WriteResult, error) {
-	lead, err := r.leading()
+	lead, err := r.leadingIn(q.Epoch)
 	if err != nil {
 		return nil, err
 	}

@@ -137,5 +137,5 @@ func (r *Replica) Seen() base.Seq { return min(r.executed.get(), r.safe.get()) }
 func (a *acks) report(seq base.Seq) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return report(a.mu.core.ReachedBy(seq))
+	return report(a.mu.core.ReachedBy(seq), "")
 }

@@ -150,6 +150,7 @@ func (r *Replica) Assign(a Assignment) {
 	r.mu.Unlock()
 	if lead != nil && lead.epoch == a.Epoch {
 		lead.acks.reconfigure(r.leaderConfig(a))
+		lead.dropOthers(a)
 	}
 	wake(r.assigned)
 }
@@ -307,6 +308,16 @@ func (r *Replica) leading() (*leading, error) {
 		return nil, r.notLeader()
 	}
 	return l, nil
+}
+
+// leadingIn returns the current leadership if its epoch is the one that is
+// asked for, or any when that is zero.
+func (r *Replica) leadingIn(epoch base.Epoch) (*leading, error) {
+	l, err := r.leading()
+	if err == nil && epoch != 0 && l.epoch != epoch {
+		return nil, base.Errorf(base.KindNotLeader, "epoch %d of database %s was asked for, and this is epoch %d", epoch, r.options.Name, l.epoch)
+	}
+	return l, err
 }
 
 // notLeader says who leads, as far as this replica knows.

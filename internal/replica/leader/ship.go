@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,10 +97,16 @@ func (l *leading) serve(ctx context.Context, node base.NodeID, from base.Seq, st
 	return s.send(ctx)
 }
 
-// attach makes s the one sender to its node; an older one is ended.
+// attach makes s the one sender to its node; an older one is ended. Who counts
+// changes under the lock of the book, together with what the core knows: an
+// acknowledgement of an earlier stream, or its end, must not touch this one.
 func (l *leading) attach(s *sender, cancel context.CancelCauseFunc) bool {
 	ok := false
-	l.acks.update(func(core *leadership.Leader, now leadership.Instant) { ok = core.Attach(now, s.node, s.next-1) })
+	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
+		if ok = core.Attach(now, s.node, s.next-1); ok {
+			l.acks.mu.streams[s.node] = s
+		}
+	})
 	if !ok {
 		return false
 	}
@@ -118,16 +125,32 @@ var errReplaced = errors.New("the follower has connected again")
 
 func (l *leading) detach(s *sender) {
 	l.mu.Lock()
-	current := l.mu.senders[s.node] == s
-	if current {
+	if l.mu.senders[s.node] == s {
 		delete(l.mu.senders, s.node)
 		delete(l.mu.cancels, s.node)
 	}
 	l.mu.Unlock()
-	if current {
-		l.acks.update(func(core *leadership.Leader, now leadership.Instant) { core.Detach(now, s.node) })
+	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
+		if l.acks.mu.streams[s.node] == s {
+			delete(l.acks.mu.streams, s.node)
+			core.Detach(now, s.node)
+		}
+	})
+}
+
+// dropOthers ends the streams of nodes that are no replicas any more: the core
+// has forgotten them, and counts them again only when they attach again.
+func (l *leading) dropOthers(a Assignment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for node, cancel := range l.mu.cancels {
+		if !slices.Contains(a.Replicas, node) && !a.Counting.Has(node) {
+			cancel(errNoReplica)
+		}
 	}
 }
+
+var errNoReplica = errors.New("the node is no replica any more")
 
 // wakeSenders tells every sender that there is something to send.
 func (l *leading) wakeSenders() {
@@ -260,7 +283,11 @@ func (s *sender) receive(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		s.land(a.Flushed)
-		s.leading.acks.update(func(core *leadership.Leader, now leadership.Instant) { core.Ack(now, s.node, a) })
+		s.leading.acks.update(func(core *leadership.Leader, now leadership.Instant) {
+			if s.leading.acks.mu.streams[s.node] == s {
+				core.Ack(now, s.node, a)
+			}
+		})
 	}
 }
 
