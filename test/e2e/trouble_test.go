@@ -171,7 +171,7 @@ func TestWALShrinksAfterALongReader(t *testing.T) {
 		exec1(t, conn, "set skein.read = 'any'")
 		rows, err := conn.Query(ctx, "select a.id, a.x, b.x from t a, t b") // More than any buffer holds.
 		if err != nil || !rows.Next() {
-			t.Fatalf("reader at %s: %v", n.name, err)
+			t.Fatalf("reader at %s: %v, %v", n.name, err, rows.Err())
 		}
 	}
 	for range 60 {
