@@ -154,13 +154,9 @@ func (w *writer) swap(ctx context.Context, path string, at base.Position) error 
 	if err := r.openFile(ctx); err != nil {
 		return err
 	}
-	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	conn, recorder, err := r.openWriter(ctx)
 	if err != nil {
 		return err
-	}
-	recorder, err := row.NewRecorder(conn)
-	if err != nil {
-		return errors.Join(err, conn.Close())
 	}
 	w.conn, w.recorder = conn, recorder
 	return nil

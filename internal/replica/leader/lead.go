@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
-	"github.com/skeindb/skein/internal/sqlite"
 )
 
 // leading is one epoch of leadership of this replica.
@@ -76,13 +74,9 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	if err := r.applyAll(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	conn, recorder, err := r.openWriter(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open write connection: %w", err)
-	}
-	recorder, err := row.NewRecorder(conn)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, err
 	}
 	first := r.changes.End().Seq + 1
 	// After a lossy election what was safe may reach behind this log's end: the

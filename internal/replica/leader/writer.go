@@ -9,10 +9,13 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/replica/stream"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/transport"
 )
 
 const (
@@ -20,10 +23,13 @@ const (
 	maxBatchWrites  = 1024    // transactions in one group commit
 	maxBatchBytes   = 4 << 20 // of log entries in one group commit
 	maxResultBytes  = 64 << 20
-	positionTable   = "_skein_position"
 	setPositionSQL  = "UPDATE _skein_position SET epoch = ?1, seq = ?2 WHERE id = 1"
 	readPositionSQL = "SELECT epoch, seq FROM _skein_position WHERE id = 1"
 )
+
+// MaxTransactionBytes bounds the log entry of one transaction: it must travel to
+// a follower in one message.
+const MaxTransactionBytes = transport.MaxMessage - stream.BatchHeaderSize
 
 // job is one thing that the writer goroutine does: exactly one field is set.
 type job struct {
@@ -69,6 +75,7 @@ type writer struct {
 	end         base.Seq // of the last batch that SQLite committed
 	buffer      []byte   // frames of the batch being built; reused
 	batch       row.Mark // where the open SQLite transaction's captured rows begin
+	failed      error    // the connection was lost, and no other could be opened
 }
 
 // run executes jobs until ctx is done. It owns conn and closes it.
@@ -76,6 +83,9 @@ func (w *writer) run(ctx context.Context) error {
 	defer func() { w.conn.Close() }() // Not the one of now: an import replaces it.
 	var next *job
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // What waits is answered by settleAll.
+		}
 		var j job
 		if next != nil {
 			j, next = *next, nil
@@ -183,14 +193,29 @@ func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob
 	if op := j.request.Operation; op != (replica.OperationID{}) {
 		e.Operation, e.HasOperation = packOperation(op, j.result.Result.RowsAffected), true
 	}
-	if err := e.Check(); err != nil {
+	if err := checkEntry(&e); err != nil {
 		return end, err
 	}
 	w.buffer = entry.Append(w.buffer, &e)
 	return e.Last(), nil
 }
 
+func checkEntry(e *entry.Entry) error {
+	if n := entry.Size(e); n > MaxTransactionBytes {
+		return tooLarge(n)
+	}
+	return e.Check()
+}
+
+func tooLarge(n int) error {
+	return base.Errorf(base.KindTooLarge, "a transaction of %d bytes in the log; at most %d fit", n, MaxTransactionBytes).
+		WithHint("split the transaction into smaller ones")
+}
+
 func (w *writer) begin() error {
+	if w.failed != nil {
+		return w.failed
+	}
 	if err := w.conn.BeginImmediate(); err != nil {
 		return fmt.Errorf("begin group commit: %w", err)
 	}
@@ -199,6 +224,10 @@ func (w *writer) begin() error {
 }
 
 func (w *writer) rollback() {
+	if w.conn.Broken() {
+		w.failed = w.reopen()
+		return
+	}
 	w.conn.SetInterrupt(context.Background())
 	if w.conn.InTransaction() {
 		if err := w.conn.Rollback(); err != nil {
@@ -206,6 +235,38 @@ func (w *writer) rollback() {
 		}
 	}
 	w.recorder.Rewind(w.batch)
+}
+
+// reopen replaces a connection on which the engine has panicked; what it had
+// open is rolled back with it. The file must then be where the log is.
+func (w *writer) reopen() error {
+	w.replica.log.Warn("the write connection broke; opening another", "epoch", w.epoch)
+	w.conn.Close() // It only says again that it is broken.
+	conn, recorder, err := w.replica.openWriter(context.Background())
+	if err != nil {
+		return base.Errorf(base.KindInternal, "open the write connection again: %w", err)
+	}
+	w.conn, w.recorder = conn, recorder
+	w.batch = recorder.Mark()
+	at, err := readPosition(conn)
+	if err == nil && at.Seq != w.end {
+		err = base.Errorf(base.KindInternal, "the database file is at %v after its connection broke, and the log at %d", at, w.end)
+	}
+	return err
+}
+
+// openWriter opens the connection that changes the database, and the recorder
+// of what it changes.
+func (r *Replica) openWriter(ctx context.Context) (*sqlite.Conn, *row.Recorder, error) {
+	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open write connection: %w", err)
+	}
+	recorder, err := row.NewRecorder(conn)
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return conn, recorder, nil
 }
 
 // refuse answers all jobs with an error that changed nothing.
@@ -220,6 +281,9 @@ func (w *writer) refuse(jobs []*writeJob, err error) error {
 // fatalOnly keeps the errors after which the replica can't go on; a full disk
 // or a busy file heals by itself.
 func fatalOnly(err error) error {
+	if errors.Is(err, changelog.ErrFailed) {
+		return err
+	}
 	switch base.KindOf(err) {
 	case base.KindCorrupt, base.KindInternal:
 		return err
@@ -249,7 +313,7 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 	if j.err == nil {
 		return false
 	}
-	if !w.conn.InTransaction() || several || w.conn.TotalChanges() != before {
+	if w.conn.Broken() || !w.conn.InTransaction() || several || w.conn.TotalChanges() != before {
 		return true
 	}
 	w.recorder.Rewind(mark)
@@ -322,10 +386,29 @@ func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
 		w.publish(jobs)
 		return nil
 	}
-	if err := w.commit(end); err != nil {
+	err := w.commit(end)
+	switch {
+	case base.KindOf(err) == base.KindSQL && len(jobs) > 1:
+		// A deferred foreign key is violated at the end: it must fail alone.
+		w.rollback()
+		return w.oneByOne(jobs)
+	case err != nil:
 		return w.refuse(jobs, err)
 	}
 	w.publish(jobs)
+	return nil
+}
+
+// oneByOne runs each job in a batch of its own.
+func (w *writer) oneByOne(jobs []*writeJob) error {
+	for i, j := range jobs {
+		if err := w.commitBatch([]*writeJob{j}); err != nil {
+			for _, rest := range jobs[i+1:] {
+				rest.done <- writeReply{err: err}
+			}
+			return err
+		}
+	}
 	return nil
 }
 
@@ -353,8 +436,12 @@ func (w *writer) commit(end base.Seq) error {
 // publish lets the followers, the flusher and the readers see the batch.
 func (w *writer) publish(jobs []*writeJob) {
 	groups := make([]group, 0, 2)
+	policy := w.replica.assignment().Policy.Durability
 	for _, j := range jobs {
 		d := j.request.Durability
+		if j.result.Result.Asked = d; d.Level == "" {
+			j.result.Result.Asked = policy
+		}
 		at := -1
 		for i := range groups {
 			if groups[i].asked == d {
@@ -382,7 +469,6 @@ func (j *writeJob) settle(reached string, degraded bool, err error) {
 	case err != nil:
 		j.done <- writeReply{err: err}
 	default:
-		j.result.Result.Asked = j.request.Durability
 		j.result.Result.Reached, j.result.Result.Degraded = reached, degraded
 		j.done <- writeReply{result: &j.result}
 	}

@@ -80,16 +80,20 @@ func (r *Replica) BeginWrite(ctx context.Context, q replica.BeginRequest) (repli
 		}
 	case <-ctx.Done():
 		// Nobody will use the grant; the idle timeout or this gives it back.
-		go t.abandon()
+		r.abandoned.Go(func() { t.abandon(lead) })
 		return nil, canceled(context.Cause(ctx))
 	}
 	return t, nil
 }
 
 // abandon returns a grant that came after its session had stopped waiting.
-func (t *writeTx) abandon() {
-	if err := <-t.granted; err == nil {
-		t.Rollback()
+func (t *writeTx) abandon(lead *leading) {
+	select {
+	case err := <-t.granted:
+		if err == nil {
+			t.Rollback()
+		}
+	case <-lead.over: // Whatever was granted was taken back.
 	}
 }
 
@@ -114,7 +118,11 @@ func (w *writer) runTx(ctx context.Context, t *writeTx) error {
 		case end := <-t.finish:
 			return w.endTx(t, end)
 		case <-deadline.Done():
-			w.takeBack(t, context.Cause(deadline))
+			cause := context.Cause(deadline)
+			if ctx.Err() != nil {
+				cause = leaderLeft()
+			}
+			w.takeBack(t, cause)
 			return nil
 		case <-timer.C():
 			if left := t.idleLeft(w.replica.env.Clock, idle); left > 0 {
@@ -145,6 +153,12 @@ func txTimeout(format string, args ...any) error {
 	return e
 }
 
+// leaderLeft is why a transaction ends with its leadership.
+func leaderLeft() error {
+	return base.Errorf(base.KindConflict, "the transaction was rolled back: the leader has changed").
+		WithHint("run the transaction again from its BEGIN")
+}
+
 // idleLeft is how long the session may still stay silent; running counts as use.
 func (t *writeTx) idleLeft(clock env.Clock, idle time.Duration) time.Duration {
 	if !t.use.TryLock() {
@@ -159,7 +173,7 @@ func (w *writer) grant(t *writeTx) error {
 		return canceled(err)
 	}
 	at := base.Position{Epoch: w.epoch, Seq: w.end}
-	if s := t.request.Snapshot; s != nil && s.Seq != at.Seq {
+	if s := t.request.Snapshot; s != nil && *s != at {
 		return base.Errorf(base.KindConflict, "the transaction read the database at %v, and it is at %v now: its reads are out of date", *s, at).
 			WithHint("run the transaction again from its BEGIN")
 	}
@@ -202,7 +216,9 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 	w.buffer = w.buffer[:0]
 	last, err := w.appendEntry(w.end, w.batch, w.replica.env.Clock.Now().UnixNano(), j)
 	if err != nil {
-		return w.refuse([]*writeJob{j}, err)
+		w.rollback()
+		end.reply <- writeReply{err: err}
+		return nil
 	}
 	j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: last}
 	return w.seal([]*writeJob{j}, last)
@@ -215,10 +231,25 @@ func (t *writeTx) Query(ctx context.Context, s replica.Statement) (session.Rows,
 		return nil, err
 	}
 	// What the statement saw may include commits that are still on their way.
-	if err := t.replica.waitSafe(ctx, t.begun); err != nil {
+	if err := t.awaitSafe(ctx); err != nil {
 		return nil, err
 	}
+	res.Result.Position = t.begun
 	return newRows(res), nil
+}
+
+// awaitSafe waits until what the transaction sees is safe, no longer than the
+// transaction may last.
+func (t *writeTx) awaitSafe(ctx context.Context) error {
+	if t.replica.safe.get() >= t.begun.Seq {
+		return nil
+	}
+	ctx, cancel := merge(ctx, t.deadline)
+	defer cancel()
+	if err := t.replica.waitSafe(ctx, t.begun); err != nil {
+		return canceled(err)
+	}
+	return nil
 }
 
 func (t *writeTx) run(ctx context.Context, s replica.Statement) (*replica.WriteResult, error) {
@@ -233,7 +264,7 @@ func (t *writeTx) run(ctx context.Context, s replica.Statement) (*replica.WriteR
 	t.conn.SetInterrupt(ctx)
 	res, err := t.statement(s)
 	t.conn.SetInterrupt(context.Background())
-	if !t.conn.InTransaction() {
+	if t.conn.Broken() || !t.conn.InTransaction() {
 		t.use.over = base.Errorf(base.KindSQL, "the transaction was rolled back by an earlier error")
 		if err == nil {
 			err = t.use.over
@@ -266,20 +297,31 @@ func (t *writeTx) statement(s replica.Statement) (*replica.WriteResult, error) {
 	before := t.conn.TotalChanges()
 	res, err := execute(t.conn, st, s.Args, maxResultBytes)
 	if err == nil {
-		if err = t.recorder.Statement(info, s.SQL); err == nil {
-			err = t.recorder.Err()
-		}
-		if err != nil {
-			t.use.over = err // Captured rows no longer match: only a rollback is left.
+		if err = t.captured(info, s.SQL); err != nil {
+			t.use.over = err // Only a rollback is left.
 		}
 		return &res, err
 	}
+	// A statement that was left in the middle of its rows has made its changes;
+	// they are counted when it is reset.
+	st.Close()
 	if t.conn.InTransaction() && t.conn.TotalChanges() != before {
 		t.use.over = base.Errorf(base.KindSQL, "a statement with OR FAIL stopped in the middle of a transaction; it can only be rolled back").
 			WithHint("use OR ABORT (the default) inside transactions")
 	}
 	t.recorder.Rewind(mark)
 	return nil, err
+}
+
+// captured takes note of a statement that ran well.
+func (t *writeTx) captured(info sqlite.Info, sql string) error {
+	if err := t.recorder.Statement(info, sql); err != nil {
+		return err
+	}
+	if n := t.recorder.Size(); n > MaxTransactionBytes {
+		return tooLarge(n)
+	}
+	return t.recorder.Err()
 }
 
 // savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO.
