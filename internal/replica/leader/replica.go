@@ -105,7 +105,6 @@ type Replica struct {
 	shots       snapshots
 	recent      operations
 	receivers   sync.WaitGroup // of acknowledgements; each ends with its stream
-	abandoned   sync.WaitGroup // grants of the writer that nobody waits for
 }
 
 var _ replica.Replica = (*Replica)(nil)
@@ -348,7 +347,6 @@ func (r *Replica) fail(err error) {
 func (r *Replica) Close() error {
 	err := r.handle.close()
 	r.receivers.Wait()
-	r.abandoned.Wait()
 	if r.changes != nil {
 		err = errors.Join(err, r.changes.Close())
 	}

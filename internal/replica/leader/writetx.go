@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -22,8 +23,9 @@ type writeTx struct {
 	replica  *Replica
 	ctx      context.Context // of the session's BeginWrite call
 	request  replica.BeginRequest
-	granted  chan error // buffered; one reply
-	finish   chan txEnd // unbuffered: the writer goroutine receives
+	granted  chan error    // buffered; one reply
+	state    atomic.Uint32 // as of a write job
+	finish   chan txEnd    // unbuffered: the writer goroutine receives
 	finished chan struct{}
 	deadline context.Context // ends at the total timeout
 
@@ -55,7 +57,7 @@ type txEnd struct {
 
 // BeginWrite implements replica.Replica.
 func (r *Replica) BeginWrite(ctx context.Context, q replica.BeginRequest) (replica.WriteTx, error) {
-	lead, err := r.leading()
+	lead, err := r.leadingIn(q.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -65,40 +67,41 @@ func (r *Replica) BeginWrite(ctx context.Context, q replica.BeginRequest) (repli
 	}
 	select {
 	case err := <-t.granted:
-		if err != nil {
-			return nil, err
-		}
+		return t.given(err)
 	case <-lead.over:
+	case <-ctx.Done():
+		if t.state.CompareAndSwap(jobQueued, jobGivenUp) {
+			return nil, canceled(context.Cause(ctx))
+		}
 		select {
 		case err := <-t.granted:
 			if err == nil {
-				break
+				t.Rollback()
 			}
-			return nil, err
-		default:
-			return nil, r.notLeader()
+			return nil, canceled(context.Cause(ctx))
+		case <-lead.over:
 		}
-	case <-ctx.Done():
-		// Nobody will use the grant; the idle timeout or this gives it back.
-		r.abandoned.Go(func() { t.abandon(lead) })
-		return nil, canceled(context.Cause(ctx))
+	}
+	select {
+	case err := <-t.granted:
+		return t.given(err)
+	default:
+		return nil, r.notLeader()
+	}
+}
+
+func (t *writeTx) given(err error) (replica.WriteTx, error) {
+	if err != nil {
+		return nil, err
 	}
 	return t, nil
 }
 
-// abandon returns a grant that came after its session had stopped waiting.
-func (t *writeTx) abandon(lead *leading) {
-	select {
-	case err := <-t.granted:
-		if err == nil {
-			t.Rollback()
-		}
-	case <-lead.over: // Whatever was granted was taken back.
-	}
-}
-
 // runTx grants the connection and serves until the transaction ends.
 func (w *writer) runTx(ctx context.Context, t *writeTx) error {
+	if !t.state.CompareAndSwap(jobQueued, jobStarted) {
+		return nil // The session has given up waiting.
+	}
 	if err := w.grant(t); err != nil {
 		t.granted <- err
 		return fatalOnly(err)
