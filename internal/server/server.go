@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/config"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/httpapi"
@@ -59,7 +61,9 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Listen for clients first: a port in use is the most common mistake.
+	if err := s.checkPorts(ctx); err != nil {
+		return err
+	}
 	if s.listener, err = e.Net.Listen(ctx, c.PG); err != nil {
 		return fmt.Errorf("listen for PostgreSQL clients on %s: %w", c.PG, err)
 	}
@@ -72,6 +76,27 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	if err := s.openFrontEnds(ctx, clientTLS); err != nil {
 		return errors.Join(err, s.listener.Close(), s.node.Close())
+	}
+	return nil
+}
+
+// checkPorts refuses an address that cannot be listened on, before the node has
+// founded or joined a cluster: a port in use is the most common mistake.
+func (s *Server) checkPorts(ctx context.Context) error {
+	for _, port := range []struct{ flag, whose, address string }{
+		{"pg", "PostgreSQL clients", s.config.PG}, {"http", "HTTP", s.config.HTTP}, {"peer", "other nodes", s.config.Peer},
+	} {
+		l, err := s.env.Net.Listen(ctx, port.address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return base.Errorf(base.KindInvalid, "another process listens on %s, the address for %s: the port is in use", port.address, port.whose).
+				WithHint("Stop that process, or choose another address with --%s.", port.flag)
+		}
+		if err != nil {
+			return fmt.Errorf("listen for %s: %w", port.whose, err)
+		}
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("listen for %s on %s: %w", port.whose, port.address, err)
+		}
 	}
 	return nil
 }

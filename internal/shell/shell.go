@@ -21,6 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/sqltext"
 )
 
@@ -149,6 +150,10 @@ func (s *Shell) script(ctx context.Context, name string, r io.Reader) error {
 				return err
 			}
 		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return base.Errorf(base.KindTooLarge, "line %d%s is longer than %d MiB", number+1, ofFile(name), maxLine>>20).
+			WithHint("Break the statement into several; what came before this line was executed.")
 	}
 	if err := errors.Join(lines.Err(), context.Cause(ctx)); err != nil {
 		return fmt.Errorf("read statements%s: %w", ofFile(name), err)
