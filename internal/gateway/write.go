@@ -14,7 +14,6 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 	defer stop()
 	q := replica.WriteRequest{
 		Statements: []replica.Statement{st.Statement}, Durability: s.settings.durability, Guard: st.guard,
-		Operation: s.gateway.newOperation(),
 	}
 	var res *replica.WriteResult
 	var at base.DatabaseID
@@ -23,6 +22,9 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 		if r := s.gateway.local(db); r != nil && db.Leader == s.gateway.directory.Self() {
 			res, err = r.Write(ctx, q)
 			return err
+		}
+		if q.Operation == (replica.OperationID{}) {
+			q.Operation = s.gateway.newOperation() // The answer may be lost on its way.
 		}
 		res, err = s.gateway.forwardWrite(ctx, db, q)
 		return err

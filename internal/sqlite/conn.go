@@ -212,7 +212,7 @@ func pragmas(o ConnOptions) string {
 }
 
 // journalSizeLimit is what is left of the -wal when a checkpoint has reset it.
-const journalSizeLimit = 16 << 20
+const journalSizeLimit = 64 << 20
 
 // authorize answers the engine's authorizer, always under the guard that the
 // running or compiling statement was prepared with.

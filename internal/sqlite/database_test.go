@@ -46,7 +46,7 @@ func TestNewDatabaseIsInWALMode(t *testing.T) {
 		}
 	}
 	for pragma, want := range map[string]int64{"page_size": 4096, "synchronous": 1, "foreign_keys": 1, "trusted_schema": 0,
-		"wal_autocheckpoint": 0, "cell_size_check": 1, "recursive_triggers": 0, "journal_size_limit": 16 << 20} {
+		"wal_autocheckpoint": 0, "cell_size_check": 1, "recursive_triggers": 0, "journal_size_limit": 64 << 20} {
 		if got := rows(t, w, "PRAGMA "+pragma)[0][0].Int; got != want {
 			t.Errorf("%s = %d, want %d", pragma, got, want)
 		}

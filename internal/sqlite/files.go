@@ -54,10 +54,15 @@ func (u unmapped) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File
 }
 
 func unmap(f vfs.File, flags vfs.OpenFlag) vfs.File {
-	if f == nil || flags&vfs.OPEN_MAIN_DB == 0 {
+	switch {
+	case f == nil:
 		return f
+	case flags&vfs.OPEN_WAL != 0:
+		return &walFile{File: f}
+	case flags&vfs.OPEN_MAIN_DB != 0:
+		return databaseFile{f}
 	}
-	return databaseFile{f}
+	return f
 }
 
 // databaseFile is a database file with what matters of the optional methods,

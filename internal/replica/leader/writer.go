@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
@@ -22,6 +23,9 @@ const (
 	inboxSize       = 4096    // writes that may wait for the writer; more are refused as busy
 	maxBatchWrites  = 1024    // transactions in one group commit
 	maxBatchBytes   = 4 << 20 // of log entries in one group commit
+	gatherFrom      = 6       // writes a batch from which on it is worth waiting for more
+	gatherTries     = 4
+	gatherPause     = 100 * time.Microsecond
 	maxResultBytes  = 64 << 20
 	setPositionSQL  = "UPDATE _skein_position SET epoch = ?1, seq = ?2 WHERE id = 1"
 	readPositionSQL = "SELECT epoch, seq FROM _skein_position WHERE id = 1"
@@ -70,6 +74,7 @@ type writer struct {
 	recorder *row.Recorder
 	acks     *acks
 	inbox    chan job
+	usual    float64 // how many writes a batch had lately
 	// wakeSenders tells those who ship the log that it has grown.
 	wakeSenders func()
 	end         base.Seq // of the last batch that SQLite committed
@@ -100,7 +105,9 @@ func (w *writer) run(ctx context.Context) error {
 		switch {
 		case j.write != nil:
 			var batch []*writeJob
+			w.gather(ctx)
 			batch, next = w.drain(j.write)
+			w.usual += (float64(len(batch)) - w.usual) / 8
 			err = w.commitBatch(batch)
 		case j.tx != nil:
 			err = w.runTx(ctx, j.tx)
@@ -109,6 +116,21 @@ func (w *writer) run(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// gather lets the inbox fill for a moment when batches have been large lately
+// and this one would be small: the clients of the batch before have their
+// answers and will be back at once, and one large batch costs all replicas far
+// less than two small ones.
+func (w *writer) gather(ctx context.Context) {
+	for range gatherTries {
+		if w.usual < gatherFrom || float64(len(w.inbox)+1) >= w.usual*3/4 {
+			return
+		}
+		if w.replica.env.Clock.Sleep(ctx, gatherPause) != nil {
+			return
 		}
 	}
 }
