@@ -50,7 +50,11 @@ func (r *Replica) applyAll(ctx context.Context) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if err := a.step(r.changes.End().Seq); err != nil {
+		err := a.step(r.changes.End().Seq)
+		if errors.Is(err, row.ErrDiverged) {
+			return errors.Join(err, r.markCopying(err.Error()))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -72,7 +76,10 @@ func (a *applier) step(limit base.Seq) error {
 		return fmt.Errorf("begin apply: %w", err)
 	}
 	at, err := a.apply(frames, limit)
-	if err == nil && at.Seq >= from {
+	if err == nil && at.Seq < from {
+		err = base.Errorf(base.KindInternal, "no entry ends at or before %d", limit)
+	}
+	if err == nil {
 		if err = setPosition(a.conn, at); err == nil {
 			err = a.conn.Commit()
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/skeindb/skein/internal/transport"
 )
 
-const fetchAttempts = 20 // of one snapshot, each going on where the last broke off
+const fetchAttempts = 20 // in a row that bring nothing; each goes on where the last broke off
 
 // SnapshotService is the stream service of ServeSnapshot; its header is the
 // database's id in decimal.
@@ -33,32 +33,27 @@ const SnapshotFile = "snapshot"
 // Entries of its own after part are kept as orphaned writes first.
 func (r *Replica) copyFrom(ctx context.Context, leader base.NodeID, part base.Seq) error {
 	r.setRole(replica.RoleCopying)
-	if end := r.changes.End().Seq; end > part && !r.mustCopy() && part+1 >= r.changes.Start() {
-		tail, err := r.readTail(part)
-		if err != nil {
-			return err
-		}
-		if err := r.keepOrphans(ctx, tail); err != nil {
-			return err
-		}
-		r.recountOrphans(ctx)
-	}
-	if err := r.markCopying("a snapshot is being copied"); err != nil {
+	if _, err := r.keepOrphans(ctx, part); err != nil {
 		return err
+	}
+	if !r.mustCopy() {
+		if err := r.willCopy("a snapshot is being copied"); err != nil {
+			return err
+		}
 	}
 	header := []byte(strconv.FormatUint(uint64(r.options.Database), 10))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := r.options.Transport.OpenStream(ctx, leader, SnapshotService, header)
 	if err != nil {
-		return fmt.Errorf("ask for a snapshot: %w", err)
+		return fmt.Errorf("ask for a snapshot: %w", fromPeer(err))
 	}
 	m, err := r.awaitManifest(s)
 	if err != nil {
-		return fmt.Errorf("wait for a snapshot: %w", err)
+		return fmt.Errorf("wait for a snapshot: %w", fromPeer(err))
 	}
 	if err := r.fetch(ctx, leader, m); err != nil {
-		return fmt.Errorf("fetch snapshot: %w", err)
+		return fmt.Errorf("fetch snapshot: %w", fromPeer(err))
 	}
 	if err := s.CloseSend(); err != nil {
 		r.log.Debug("close snapshot stream", "err", err)
@@ -106,7 +101,11 @@ func (r *Replica) fetch(ctx context.Context, leader base.NodeID, m *manifest) er
 	}
 	at := int64(0)
 	for attempt := 1; at < m.Size; attempt++ {
+		before := at
 		at, err = r.fetchFrom(ctx, leader, m, f, at)
+		if at > before {
+			attempt = 1
+		}
 		if err != nil && (attempt == fetchAttempts || ctx.Err() != nil || base.KindOf(err) == base.KindNotFound) {
 			return errors.Join(err, f.Close())
 		}
@@ -178,7 +177,7 @@ func (r *Replica) install(ctx context.Context, m *manifest) error {
 
 // replaceFile closes the database and moves another file into its place.
 func (r *Replica) replaceFile(from string) error {
-	if err := r.handle.close(); err != nil {
+	if err := r.handle.close(r.env.Clock); err != nil {
 		return err
 	}
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {

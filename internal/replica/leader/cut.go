@@ -13,34 +13,30 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
-// maxCutBytes bounds the tail that is undone row by row; a longer one is
-// replaced by a copy of the leader's file.
-const maxCutBytes = 1 << 30
+// maxUndoBytes bounds the tail that is undone row by row, in memory; a longer
+// one is replaced by a copy of the leader's file.
+const maxUndoBytes = 64 << 20
+
+var errLongTail = errors.New("the tail is too long to be undone row by row")
 
 // cutTail removes everything after to: the histories of this replica and its
 // leader part there. What is undone is kept as orphaned writes first. A crash
-// at any point leaves a replica that does the same again.
+// at any point, or an error, leaves a replica that does the same again.
 func (r *Replica) cutTail(ctx context.Context, to base.Seq) error {
-	tail, err := r.readTail(to)
+	r.log.Warn("histories part here: undoing this replica's tail", "after", to, "log", r.changes.End())
+	size, err := r.keepOrphans(ctx, to)
 	if err != nil {
-		return fmt.Errorf("read the tail after %d: %w", to, err)
-	}
-	r.log.Warn("histories part here: undoing this replica's tail", "after", to, "entries", len(tail), "log", r.changes.End())
-	if err := r.keepOrphans(ctx, tail); err != nil {
 		return err
 	}
-	r.recountOrphans(ctx)
-	err = r.undo(ctx, tail, to)
-	if errors.Is(err, row.ErrNotInvertible) || errors.Is(err, row.ErrDiverged) {
+	err = r.undo(ctx, to, size)
+	if errors.Is(err, row.ErrNotInvertible) || errors.Is(err, row.ErrDiverged) || errors.Is(err, errLongTail) {
 		r.log.Warn("the tail can't be undone row by row; copying the leader's file", "err", err)
 		return r.markCopying("a tail that can't be undone: " + err.Error())
 	}
 	if err != nil {
 		return fmt.Errorf("undo the tail after %d: %w", to, err)
 	}
-	r.handle.undone()
 	r.recent.cut(to)
-	r.executed.cut(min(to, r.executed.get()), historyGone())
 	r.safe.cut(min(to, r.safe.get()), historyGone())
 	if err := r.changes.TruncateAfter(to); err != nil {
 		return fmt.Errorf("cut the log after %d: %w", to, err)
@@ -48,50 +44,73 @@ func (r *Replica) cutTail(ctx context.Context, to base.Seq) error {
 	return nil
 }
 
-// readTail returns the entries after to, oldest first.
-func (r *Replica) readTail(to base.Seq) ([]entry.Entry, error) {
-	var tail []entry.Entry
-	total := 0
-	for at := to + 1; ; {
-		frames, _, last, err := r.changes.ReadFrom(at, readBytes, nil)
+// eachEntry calls f with the entries of the log after a sequence number, oldest
+// first, and returns the size of them all. An entry is valid during the call.
+func (r *Replica) eachEntry(after base.Seq, f func(e *entry.Entry, frame []byte) error) (size int, err error) {
+	var buffer []byte
+	for at := after + 1; ; {
+		frames, _, last, err := r.changes.ReadFrom(at, readBytes, buffer)
 		if errors.Is(err, changelog.ErrEnd) {
-			return tail, nil
+			return size, nil
 		}
 		if err != nil {
-			return nil, err
+			return size, fmt.Errorf("read the log from %d: %w", at, err)
 		}
-		if total += len(frames); total > maxCutBytes {
-			return nil, base.Errorf(base.KindTooLarge, "the tail is longer than %d bytes", maxCutBytes)
+		size += len(frames)
+		if _, err := entry.Scan(frames, f); err != nil {
+			return size, err
 		}
-		for len(frames) > 0 {
-			e, n, err := entry.Decode(frames)
-			if err != nil {
-				return nil, err
-			}
-			tail = append(tail, e)
-			frames = frames[n:]
-		}
-		at = last + 1
+		at, buffer = last+1, frames
 	}
 }
 
-// undo takes back, newest first, what SQLite has of the tail, in one
-// transaction that is on disk before undo returns.
-func (r *Replica) undo(ctx context.Context, tail []entry.Entry, to base.Seq) error {
-	executed := r.executed.get()
-	if executed <= to {
+// readTail returns the entries after to, oldest first.
+func (r *Replica) readTail(to base.Seq) (tail []entry.Entry, err error) {
+	_, err = r.eachEntry(to, func(e *entry.Entry, _ []byte) error {
+		kept := *e
+		kept.Body = slices.Clone(e.Body)
+		tail = append(tail, kept)
 		return nil
-	}
+	})
+	return tail, err
+}
+
+// undo takes back, newest first, what SQLite has of the tail, in one
+// transaction that is on disk before undo returns: the log's tail goes next,
+// and SQLite must not come back with it.
+func (r *Replica) undo(ctx context.Context, to base.Seq, size int) error {
 	a, err := r.newApplier(ctx)
 	if err != nil {
 		return err
 	}
 	defer a.close()
+	if executed := r.executed.get(); executed > to {
+		if size > maxUndoBytes {
+			return errLongTail
+		}
+		if err := a.undo(to, executed); err != nil {
+			return err
+		}
+		r.executed.cut(to, historyGone())
+		r.handle.undone()
+	}
+	if _, _, err := a.conn.Checkpoint(sqlite.CheckpointFull); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+// undo takes back the entries after to that SQLite has, in one transaction.
+func (a *applier) undo(to, executed base.Seq) error {
+	tail, err := a.replica.readTail(to)
+	if err != nil {
+		return err
+	}
 	if err := a.conn.BeginImmediate(); err != nil {
 		return err
 	}
 	if err = a.undoEntries(tail, executed); err == nil {
-		err = setPosition(a.conn, base.Position{Epoch: r.changes.EpochAt(to), Seq: to})
+		err = setPosition(a.conn, base.Position{Epoch: a.replica.changes.EpochAt(to), Seq: to})
 	}
 	if err == nil {
 		err = a.conn.Commit()
@@ -99,14 +118,7 @@ func (r *Replica) undo(ctx context.Context, tail []entry.Entry, to base.Seq) err
 	if a.conn.InTransaction() {
 		err = errors.Join(err, a.conn.Rollback())
 	}
-	if err != nil {
-		return err
-	}
-	// The log's tail goes next: SQLite must not come back with it.
-	if _, _, err := a.conn.Checkpoint(sqlite.CheckpointFull); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (a *applier) undoEntries(tail []entry.Entry, executed base.Seq) error {

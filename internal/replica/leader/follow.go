@@ -10,6 +10,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
@@ -60,8 +61,16 @@ func (r *Replica) follow(ctx context.Context, a Assignment) error {
 
 // fatal errors end the replica; all others are tried again.
 func fatal(err error) bool {
-	return base.KindOf(err) == base.KindCorrupt || errors.Is(err, errFlush)
+	return base.KindOf(err) == base.KindCorrupt || errors.Is(err, errFlush) || errors.Is(err, changelog.ErrFailed)
 }
+
+// peerError is what another node has said or done: whatever its kind, it says
+// nothing of this replica's files. It hides its cause for that reason.
+type peerError struct{ cause error }
+
+func (e *peerError) Error() string { return e.cause.Error() }
+
+func fromPeer(err error) error { return &peerError{err} }
 
 var errFlush = errors.New("the log can't be flushed")
 
@@ -73,11 +82,11 @@ func (r *Replica) followOnce(ctx context.Context, a Assignment) error {
 	q := r.followRequest(a)
 	s, err := r.options.Transport.OpenStream(ctx, a.Leader, FollowService, stream.AppendFollow(nil, q))
 	if err != nil {
-		return fmt.Errorf("open stream to the leader: %w", err)
+		return fmt.Errorf("open stream to the leader: %w", fromPeer(err))
 	}
 	msg, err := s.Recv()
 	if err != nil {
-		return fmt.Errorf("await the leader's plan: %w", err)
+		return fmt.Errorf("await the leader's plan: %w", fromPeer(err))
 	}
 	plan, err := stream.DecodePlan(msg)
 	if err != nil {
@@ -107,7 +116,7 @@ type following struct {
 	replica *Replica
 	epoch   base.Epoch
 	stream  transport.Stream
-	applied bool // the policy counts applied copies: apply before it is safe
+	level   atomic.Uint64 // one more than where the leader's log ended at first; 0: not told yet
 
 	stamp     atomic.Int64 // of the newest message: echoed
 	acked     atomic.Int64 // when the last acknowledgement was sent
@@ -130,7 +139,7 @@ func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc,
 		r.mu.Unlock()
 	}()
 	f := &following{
-		replica: r, epoch: a.Epoch, stream: s, applied: a.Policy.Durability.When == base.Applied,
+		replica: r, epoch: a.Epoch, stream: s,
 		ackWanted: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
 	}
 	f.received.Store(uint64(r.changes.End().Seq))
@@ -152,7 +161,7 @@ func (f *following) receive(ctx context.Context) error {
 	for {
 		msg, err := f.stream.Recv()
 		if err != nil {
-			return fmt.Errorf("stream from the leader: %w", err)
+			return fmt.Errorf("stream from the leader: %w", fromPeer(err))
 		}
 		b, err := stream.DecodeBatch(msg)
 		if err != nil {
@@ -173,6 +182,7 @@ func (f *following) take(b stream.Batch) error {
 	last := b.Last
 	if b.Frames == nil {
 		last = 0 // A heartbeat: First is behind the leader's end.
+		f.level.CompareAndSwap(0, uint64(b.Last)+1)
 	}
 	r.mu.Lock()
 	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end)
@@ -193,10 +203,16 @@ func (f *following) take(b stream.Batch) error {
 	if verdict == leadership.Append || f.leaseWantsAck() {
 		wake(f.ackWanted)
 	}
-	if r.executed.get() < b.Safe || f.applied {
+	if r.executed.get() < b.Safe || f.countsApplied() {
 		wake(f.applyMore)
 	}
 	return nil
+}
+
+// countsApplied says that the policy counts applied copies: entries are applied
+// before they are safe then, or they would never be.
+func (f *following) countsApplied() bool {
+	return f.replica.assignment().Policy.Durability.When == base.Applied
 }
 
 // leaseWantsAck says that it is time to acknowledge a heartbeat, for the
@@ -269,12 +285,24 @@ func (f *following) acknowledge(ctx context.Context) error {
 		if a.Stamp == 0 && a.Flushed == 0 {
 			continue
 		}
+		if err := f.noteProven(a.Flushed); err != nil {
+			return err
+		}
 		f.acked.Store(int64(f.replica.now()))
 		buffer = stream.AppendAck(buffer[:0], a)
 		if err := f.stream.Send(buffer); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)
 		}
 	}
+}
+
+// noteProven ends the time in which this replica was no evidence, when it has
+// come as far as its leader's log was when it began to follow.
+func (f *following) noteProven(flushed base.Seq) error {
+	if level := f.level.Load(); level == 0 || uint64(flushed)+1 < level || !f.replica.unproven() {
+		return nil
+	}
+	return f.replica.prove()
 }
 
 // apply brings SQLite up to what is flushed here and safe there.
@@ -286,7 +314,7 @@ func (f *following) apply(ctx context.Context) error {
 	defer a.close()
 	for {
 		limit := f.replica.changes.Flushed()
-		if !f.applied {
+		if !f.countsApplied() {
 			limit = min(limit, base.Seq(f.announced.Load()))
 		}
 		for f.replica.executed.get() < limit {
@@ -315,7 +343,7 @@ func (f *following) step(ctx context.Context, a *applier, limit base.Seq) error 
 		return err
 	}
 	f.replica.noteLevel(base.Seq(f.announced.Load()))
-	if f.applied {
+	if f.countsApplied() {
 		wake(f.ackWanted)
 	}
 	return nil
@@ -326,9 +354,14 @@ func (r *Replica) noteLevel(safe base.Seq) {
 	if r.executed.get() < safe {
 		return
 	}
+	r.setLevel()
+}
+
+func (r *Replica) setLevel() {
+	now := r.env.Clock.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.levelAt = r.env.Clock.Now()
+	r.mu.levelAt = now
 }
 
 func (f *following) maintain(ctx context.Context) error {

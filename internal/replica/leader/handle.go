@@ -4,10 +4,16 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/sqlite"
 )
+
+// closeWait bounds how long the file is kept open for those who still read it
+// when it is to be closed: they were told to stop.
+const closeWait = 15 * time.Second
 
 // handle is the open SQLite file and who uses it. Copying a snapshot replaces
 // the file, which SQLite survives only when nobody has the old one open.
@@ -18,25 +24,49 @@ type handle struct {
 		users      int
 		idle       chan struct{} // closed when the last user leaves a closing file
 		closing    bool
+		suspect    bool   // its content may be wrong: nobody may read it
 		generation uint64 // rises whenever history was undone or replaced
+		reads      map[*readTx]struct{}
+		// readers is canceled to stop those who use the file for long.
+		readers       context.Context
+		cancelReaders context.CancelCauseFunc
 	}
-	// readers is canceled to interrupt those who read the old file.
-	readers       context.Context
-	cancelReaders context.CancelCauseFunc
 }
 
-func (h *handle) init() { h.readers, h.cancelReaders = context.WithCancelCause(context.Background()) }
+func (h *handle) init() {
+	h.mu.reads = make(map[*readTx]struct{})
+	h.renew()
+}
 
-// useFile returns the open file for one user, who must call release.
+// renew is called with the lock held.
+func (h *handle) renew() {
+	h.mu.readers, h.mu.cancelReaders = context.WithCancelCause(context.Background())
+}
+
+// useFile returns the open file for one user, who must call release soon.
 func (r *Replica) useFile() (db *sqlite.Database, generation uint64, release func(), err error) {
 	h := &r.handle
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.mu.db == nil || h.mu.closing {
+	if h.mu.db == nil || h.mu.closing || h.mu.suspect {
 		return nil, 0, nil, r.unavailable()
 	}
 	h.mu.users++
 	return h.mu.db, h.mu.generation, h.release, nil
+}
+
+// useFileFor returns the open file for work that takes long, and a context that
+// ends when the file must be closed.
+func (r *Replica) useFileFor(ctx context.Context) (db *sqlite.Database, working context.Context, release func(), err error) {
+	db, _, leave, err := r.useFile()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	r.handle.mu.Lock()
+	readers := r.handle.mu.readers
+	r.handle.mu.Unlock()
+	working, cancel := merge(ctx, readers)
+	return db, working, func() { cancel(); leave() }, nil
 }
 
 func (r *Replica) unavailable() error {
@@ -48,11 +78,47 @@ func (h *handle) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.users--
-	if h.mu.users == 0 && h.mu.closing && h.mu.idle != nil {
+	if h.mu.users == 0 && h.mu.idle != nil {
 		close(h.mu.idle)
 		h.mu.idle = nil
 	}
 }
+
+// enter takes a read into the book of those that can be expelled; false when
+// the file is being closed.
+func (h *handle) enter(t *readTx) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.closing {
+		return false
+	}
+	h.mu.reads[t] = struct{}{}
+	return true
+}
+
+func (h *handle) leave(t *readTx) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.mu.reads, t)
+}
+
+// expel ends the reads that which selects: an idle one now, one whose rows are
+// being read at its next row.
+func (h *handle) expel(cause error, which func(*readTx) bool) {
+	h.mu.Lock()
+	var gone []*readTx
+	for t := range h.mu.reads {
+		if which(t) {
+			gone = append(gone, t)
+		}
+	}
+	h.mu.Unlock()
+	for _, t := range gone {
+		t.expel(cause)
+	}
+}
+
+func everyRead(*readTx) bool { return true }
 
 // file is the open file, for the part that this replica plays; it is nil only
 // while the replica copies.
@@ -71,19 +137,35 @@ func (r *Replica) generationNow() uint64 {
 // undone marks that history was undone: reads that saw it must not finish.
 func (h *handle) undone() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.mu.generation++
+	h.mu.Unlock()
+	h.expel(historyGone(), everyRead)
+}
+
+// distrust keeps everybody from reading a file that differs from its leader's,
+// until another takes its place or trust is given again.
+func (h *handle) distrust(suspect bool) {
+	h.mu.Lock()
+	h.mu.suspect = suspect
+	h.mu.Unlock()
+	if suspect {
+		h.expel(errClosing(), everyRead)
+	}
 }
 
 func (h *handle) set(db *sqlite.Database) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mu.db, h.mu.closing = db, false
+	h.mu.db, h.mu.closing, h.mu.suspect = db, false, false
 	h.mu.generation++
 }
 
+func errClosing() error {
+	return base.Errorf(base.KindUnavailable, "the replica's file is being closed").WithHint("run the statement again")
+}
+
 // close waits for the users, whom it tells to stop, and closes the file.
-func (h *handle) close() error {
+func (h *handle) close(clock env.Clock) error {
 	h.mu.Lock()
 	db, idle := h.mu.db, make(chan struct{})
 	if db == nil {
@@ -96,16 +178,36 @@ func (h *handle) close() error {
 	} else {
 		h.mu.idle = idle
 	}
-	cancel := h.cancelReaders
+	h.mu.cancelReaders(errClosing())
+	h.renew()
 	h.mu.Unlock()
-	cancel(base.Errorf(base.KindUnavailable, "the replica's file is being closed").WithHint("run the statement again"))
-	<-idle
+	h.expel(errClosing(), everyRead)
+	if err := h.await(clock, idle); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	h.mu.db = nil
-	h.init()
 	h.mu.Unlock()
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("close database file: %w", err)
 	}
 	return nil
+}
+
+// await waits until the last user has left.
+func (h *handle) await(clock env.Clock, idle chan struct{}) error {
+	timer := clock.NewTimer(closeWait)
+	defer timer.Stop()
+	select {
+	case <-idle:
+		return nil
+	case <-timer.C():
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.users == 0 {
+		return nil
+	}
+	h.mu.closing, h.mu.idle = false, nil
+	return base.Errorf(base.KindBusy, "close database file: %d readers do not end", h.mu.users)
 }

@@ -43,6 +43,10 @@ func (r *Replica) Release(ctx context.Context, epoch base.Epoch, target base.Nod
 		l.acks.update(func(core *leadership.Leader, _ leadership.Instant) { aborted = core.AbortHandover() })
 		if aborted {
 			l.resume(base.Position{})
+		} else {
+			// It has stopped already, and nobody is left to hear of it: the
+			// supervisor is told that this epoch has no leader.
+			l.cancel(errPartOver)
 		}
 		return base.Position{}, context.Cause(ctx)
 	}

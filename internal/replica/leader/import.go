@@ -21,20 +21,28 @@ func (r *Replica) Import(ctx context.Context, path string) (base.Position, error
 	if err != nil {
 		return base.Position{}, err
 	}
-	select {
-	case <-l.ready:
-	case <-l.over:
-		return base.Position{}, r.notLeader()
-	case <-ctx.Done():
-		return base.Position{}, canceled(context.Cause(ctx))
+	if err := l.awaitLease(ctx); err != nil {
+		return base.Position{}, err
 	}
-	var at base.Position
-	var failure error
-	err = l.quiet(ctx, func() { at, failure = l.writer.replaceContents(ctx, path) })
-	if err = errors.Join(err, failure); err != nil {
-		return at, err
+	done := make(chan imported, 1)
+	err = l.quiet(ctx, func() {
+		at, err := l.writer.replaceContents(ctx, path)
+		done <- imported{at, err}
+	})
+	if err != nil {
+		return base.Position{}, base.Errorf(base.KindIndeterminate, "the import was not waited for: %w", err).
+			WithOutcome(base.Indeterminate).WithHint("look whether the database is still empty")
 	}
-	return at, r.waitSafe(ctx, at)
+	result := <-done
+	if result.err != nil {
+		return result.at, result.err
+	}
+	return result.at, r.waitSafe(ctx, result.at)
+}
+
+type imported struct {
+	at  base.Position
+	err error
 }
 
 // CheckImport opens a file as a database of its own, checks it and makes it

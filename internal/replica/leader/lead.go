@@ -44,7 +44,11 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 			return err
 		}
 	}
-	if err := r.vowToLead(a.Epoch); err != nil {
+	err = r.vowToLead(a.Epoch)
+	if err == nil {
+		err = r.prove() // From here on its log is the database's.
+	}
+	if err != nil {
 		// A process that led this epoch before may have lost its unflushed
 		// tail: it waits for the election that gives it, or another, a new one.
 		r.log.Info("not leading", "why", err)
@@ -155,6 +159,7 @@ func (l *leading) awaitReady(ctx context.Context) error {
 		return nil
 	}
 	close(l.ready)
+	l.acks.changed.signal()
 	l.replica.events.Active(l.epoch)
 	return nil
 }
@@ -181,6 +186,9 @@ func (l *leading) tick(ctx context.Context) error {
 	for {
 		if err := l.replica.env.Clock.Sleep(ctx, l.replica.options.Lease/10); err != nil {
 			return nil
+		}
+		if l.acks.leaseLive() {
+			l.replica.setLevel()
 		}
 		for _, e := range l.acks.tick() {
 			if err := l.obey(e); err != nil {

@@ -28,6 +28,10 @@ type meta struct {
 	// replaced by a copy of a peer's; Reason says why.
 	Copying bool   `json:"copying"`
 	Reason  string `json:"reason,omitempty"`
+	// Unproven says that this replica may lack what it has acknowledged: it is
+	// being copied, or was and has not come as far as its leader's log since.
+	// It is no evidence in an election.
+	Unproven bool `json:"unproven,omitempty"`
 }
 
 type metaFile struct {

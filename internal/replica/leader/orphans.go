@@ -50,27 +50,32 @@ func (r *Replica) openOrphans(ctx context.Context) (*sqlite.Conn, error) {
 	return conn, nil
 }
 
-// keepOrphans writes the entries' changes down, durably, before they are
-// undone. Writing the same entry twice keeps one copy.
-func (r *Replica) keepOrphans(ctx context.Context, entries []entry.Entry) error {
+// keepOrphans writes the changes of the log after a sequence number down,
+// durably, before they are undone, and returns how long that tail is. Writing
+// the same entry twice keeps one copy.
+func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, err error) {
+	after = max(after, r.changes.Start()-1)
+	if after >= r.changes.End().Seq {
+		return 0, nil
+	}
 	conn, err := r.openOrphans(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer conn.Close()
 	if err := conn.BeginImmediate(); err != nil {
-		return err
+		return 0, fmt.Errorf("keep orphaned writes: %w", err)
 	}
 	k := orphanKeeper{conn: conn, columns: r.columnsByTable(ctx)}
-	for i := range entries {
-		if err := k.keep(&entries[i]); err != nil {
-			return errors.Join(fmt.Errorf("keep orphaned writes: %w", err), conn.Rollback())
-		}
+	size, err = r.eachEntry(after, func(e *entry.Entry, _ []byte) error { return k.keep(e) })
+	if err == nil {
+		err = conn.Commit()
 	}
-	if err := conn.Commit(); err != nil {
-		return fmt.Errorf("keep orphaned writes: %w", err)
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("keep orphaned writes: %w", err), conn.Rollback())
 	}
-	return nil
+	r.recountOrphans(ctx)
+	return size, nil
 }
 
 // columnsByTable returns a function that names a table's columns, as well as
@@ -82,11 +87,10 @@ func (r *Replica) columnsByTable(ctx context.Context) func(table string) []strin
 			return names
 		}
 		known[table] = nil
-		db, _, release, err := r.useFile()
-		if err != nil {
+		db := r.file() // Also one that nobody else may read any more.
+		if db == nil {
 			return nil
 		}
-		defer release()
 		conn, err := db.Reader(ctx)
 		if err != nil {
 			return nil
@@ -126,12 +130,14 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 		if c.SQL != "" {
 			c.New = []base.Value{base.TextValue(c.SQL)}
 		}
-		err = st.BindAll([]base.Value{
+		if err := st.BindAll([]base.Value{
 			base.IntValue(int64(e.Epoch)), base.IntValue(int64(seq)), base.IntValue(e.Time),
 			base.TextValue(c.Table), base.TextValue(c.Op), base.TextValue(string(columns)),
 			packValues(c.Key), packValues(c.Old), packValues(c.New),
-		})
-		if err = errors.Join(err, st.Run(), st.Reset()); err != nil {
+		}); err != nil {
+			return err
+		}
+		if err := errors.Join(st.Run(), st.Reset()); err != nil {
 			return err
 		}
 		seq++

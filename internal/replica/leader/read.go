@@ -1,11 +1,14 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
@@ -63,18 +66,38 @@ func (r *Replica) openRead(ctx context.Context, q replica.ReadRequest) (*readTx,
 		release()
 		return nil, err
 	}
-	t := &readTx{replica: r, conn: conn, generation: generation, age: r.age(), linearizable: q.Linearizable}
-	t.close = func() { file.ReleaseReader(conn); release() }
-	conn.SetGuard(sqlite.GuardOwn)
-	if err = conn.Begin(); err == nil {
-		t.position, err = readPosition(conn)
-	}
-	if err != nil {
+	t := &readTx{replica: r, conn: conn, generation: generation, age: r.age(), linearizable: q.Linearizable, opened: r.now()}
+	t.close = func() { r.handle.leave(t); file.ReleaseReader(conn); release() }
+	if err := t.begin(q.AtLeast); err != nil {
 		t.close()
 		return nil, fmt.Errorf("open snapshot: %w", err)
 	}
-	conn.SetGuard(sqlite.GuardRead)
+	if !r.handle.enter(t) {
+		t.close()
+		return nil, errClosing()
+	}
 	return t, nil
+}
+
+// begin takes the snapshot and sees whether it holds what the session has seen:
+// a higher number of another history is no proof of that.
+func (t *readTx) begin(atLeast base.Position) (err error) {
+	t.conn.SetGuard(sqlite.GuardOwn)
+	if err = t.conn.Begin(); err == nil {
+		t.position, err = readPosition(t.conn)
+	}
+	t.conn.SetGuard(sqlite.GuardRead)
+	switch {
+	case err != nil:
+		return err
+	case t.position.Less(atLeast):
+		return base.Errorf(base.KindStale, "this replica is at %v, and the session has seen %v", t.position, atLeast).
+			WithHint("ask the leader, or SET skein.read = 'any'")
+	case t.position.Epoch != atLeast.Epoch && !t.replica.Lineage(atLeast):
+		return base.Errorf(base.KindHistoryLost, "the session has seen position %v, which a failover with loss has undone", atLeast).
+			WithHint("SET skein.token = '' goes on from what the database holds now; skein orphans list shows what was undone")
+	}
+	return nil
 }
 
 // readPosition reads the position that is part of every snapshot.
@@ -99,9 +122,54 @@ type readTx struct {
 	generation   uint64
 	age          time.Duration
 	linearizable bool
+	opened       leadership.Instant
 	confirmed    bool // what it shows can no longer be lost
 	open         *queryRows
-	close        func()
+	close        func() // gives everything back; called once
+
+	// The session's goroutine and one that must end this read settle by state
+	// which of them gives it back; row for row nothing is locked.
+	state   atomic.Uint32
+	gone    atomic.Pointer[error]                   // why it was ended
+	running atomic.Pointer[context.CancelCauseFunc] // ends the statement that runs
+}
+
+// The states of a readTx.
+const (
+	readIdle   uint32 = iota
+	readBusy          // rows are being read
+	readClosed        // given back
+)
+
+// expel ends the read: at once when it is idle, at its next row when it is not.
+func (t *readTx) expel(cause error) {
+	t.gone.CompareAndSwap(nil, &cause)
+	if cancel := t.running.Load(); cancel != nil {
+		(*cancel)(cause)
+	}
+	t.finish()
+}
+
+// finish gives an idle read back, once.
+func (t *readTx) finish() {
+	if t.state.CompareAndSwap(readIdle, readClosed) {
+		t.close()
+	}
+}
+
+// rest is called when no rows are being read any more.
+func (t *readTx) rest() {
+	if t.state.CompareAndSwap(readBusy, readIdle) && t.gone.Load() != nil {
+		t.finish()
+	}
+}
+
+// ended is why the read was ended from outside; nil when it was not.
+func (t *readTx) ended() error {
+	if cause := t.gone.Load(); cause != nil {
+		return *cause
+	}
+	return nil
 }
 
 func (t *readTx) Position() base.Position { return t.position }
@@ -112,38 +180,54 @@ func (t *readTx) Query(ctx context.Context, s replica.Statement) (session.Rows, 
 	if t.open != nil {
 		t.open.Close()
 	}
+	if !t.state.CompareAndSwap(readIdle, readBusy) {
+		return nil, cmp.Or(t.ended(), errClosing())
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	t.running.Store(&cancel)
+	err := t.ended() // After the store: who ends the read sees cancel, or is seen here.
+	if err == nil {
+		err = t.start(ctx, cancel, s)
+	}
+	if err != nil {
+		t.running.Store(nil)
+		cancel(nil)
+		t.rest()
+		return nil, err
+	}
+	return t.open, nil
+}
+
+// start compiles the statement and makes its rows the open ones.
+func (t *readTx) start(ctx context.Context, cancel context.CancelCauseFunc, s replica.Statement) error {
 	t.conn.SetInterrupt(ctx)
 	st, err := t.conn.Prepare(s.SQL)
 	if err != nil {
 		t.replica.damaged(err)
-		return nil, err
+		return err
 	}
 	if err := st.BindAll(s.Args); err != nil {
 		st.Close()
-		return nil, err
+		return err
 	}
-	t.open = &queryRows{tx: t, ctx: ctx, stmt: st, columns: columnsOf(st)}
+	t.open = &queryRows{tx: t, ctx: ctx, cancel: cancel, stmt: st, columns: columnsOf(st)}
 	t.open.result = session.Result{Tag: st.Info().Tag, Position: t.position, Age: t.age}
-	return t.open, nil
+	return nil
 }
 
 // Close implements replica.ReadTx.
 func (t *readTx) Close() error {
-	if t.close == nil {
-		return nil
-	}
 	if t.open != nil {
 		t.open.Close()
 	}
-	t.close()
-	t.close = nil
+	t.finish()
 	return nil
 }
 
 // confirm waits until what the snapshot shows can no longer be lost, and checks
 // that its history is still the database's.
 func (t *readTx) confirm(ctx context.Context) error {
-	if err := t.replica.waitSafe(ctx, t.position); err != nil {
+	if err := t.replica.waitSafeFor(ctx, t.position); err != nil {
 		return err
 	}
 	if t.replica.generationNow() != t.generation {
@@ -159,6 +243,22 @@ func (t *readTx) confirm(ctx context.Context) error {
 	return nil
 }
 
+// safeWait bounds how long a read is held back for what it saw to become safe,
+// and how long one waits for a lease.
+const safeWait = 10 * time.Second
+
+// waitSafeFor waits a bounded time until p is as durable as the policy asks.
+func (r *Replica) waitSafeFor(ctx context.Context, p base.Position) error {
+	if r.safe.get() >= p.Seq {
+		return nil
+	}
+	late := base.Errorf(base.KindUnavailable, "too few followers confirm what the read has seen: position %v was not safe within %v", p, safeWait).
+		WithHint("skein status shows which followers are missing; SET skein.read = 'any' on another node reads what was safe there")
+	ctx, cancel := r.env.Clock.WithTimeout(ctx, safeWait, late)
+	defer cancel()
+	return r.waitSafe(ctx, p)
+}
+
 func historyGone() error {
 	return base.Errorf(base.KindUnavailable, "a failover undid writes that this read had seen before they were safe").
 		WithHint("run the statement again")
@@ -172,30 +272,22 @@ func (r *Replica) waitSafe(ctx context.Context, p base.Position) error {
 	return r.safe.wait(ctx, p.Seq)
 }
 
-// awaitLease waits, while ctx lasts, until the lease lives.
+// awaitLease waits a bounded time until the lease lives.
 func (l *leading) awaitLease(ctx context.Context) error {
+	if l.serves() {
+		return nil
+	}
+	late := base.Errorf(base.KindNoLeader, "too few followers answer the leader of %s: it has had no lease for %v", l.replica.options.Name, safeWait).
+		WithHint("skein status shows which followers are missing")
+	ctx, cancel := l.replica.env.Clock.WithTimeout(ctx, safeWait, late)
+	defer cancel()
 	for {
 		changed := l.acks.changed.wait()
-		if l.acks.leaseLive() {
-			select {
-			case <-l.ready:
-				return nil
-			default:
-			}
+		if l.serves() {
+			return nil
 		}
 		select {
 		case <-changed:
-		case <-l.ready:
-			if l.acks.leaseLive() {
-				return nil
-			}
-			select {
-			case <-changed:
-			case <-l.over:
-				return l.replica.notLeader()
-			case <-ctx.Done():
-				return canceled(context.Cause(ctx))
-			}
 		case <-l.over:
 			return l.replica.notLeader()
 		case <-ctx.Done():
@@ -204,10 +296,21 @@ func (l *leading) awaitLease(ctx context.Context) error {
 	}
 }
 
+// serves says that the epoch's first entry is safe and that the lease lives.
+func (l *leading) serves() bool {
+	select {
+	case <-l.ready:
+		return l.acks.leaseLive()
+	default:
+		return false
+	}
+}
+
 // queryRows streams from a reader connection.
 type queryRows struct {
 	tx      *readTx
 	ctx     context.Context
+	cancel  context.CancelCauseFunc
 	stmt    *sqlite.Stmt
 	columns []session.Column
 	row     []base.Value
@@ -225,6 +328,11 @@ func (q *queryRows) Result() session.Result    { return q.result }
 // snapshot shows is safe.
 func (q *queryRows) Next() bool {
 	if q.done {
+		return false
+	}
+	if err := q.tx.ended(); err != nil {
+		q.err = err
+		q.Close()
 		return false
 	}
 	more, err := q.stmt.Step()
@@ -250,14 +358,16 @@ func (q *queryRows) Next() bool {
 
 // Close implements session.Rows.
 func (q *queryRows) Close() error {
-	if q.stmt != nil {
-		q.stmt.Close()
-		q.stmt = nil
-	}
 	q.done = true
-	if q.tx.open == q {
-		q.tx.open = nil
+	if q.stmt == nil {
+		return nil
 	}
+	q.stmt.Close()
+	q.stmt = nil
+	q.tx.open = nil
+	q.tx.running.Store(nil)
+	q.cancel(nil)
+	q.tx.rest()
 	return nil
 }
 

@@ -40,11 +40,24 @@ func (r *Replica) recover(ctx context.Context) error {
 	vow := leadership.Vow{Promised: r.mu.meta.Promised, Led: r.mu.meta.Led}
 	r.mu.follower = leadership.NewFollower(vow, r.options.Lease, r.now())
 	r.recent.reset(r.changes.End().Seq)
+	if err := r.removeLeftovers(); err != nil {
+		return err
+	}
 	r.recountOrphans(ctx)
 	if r.mu.meta.Copying {
 		return nil
 	}
 	return r.openFile(ctx)
+}
+
+// removeLeftovers removes what an earlier life has copied or was copying.
+func (r *Replica) removeLeftovers() error {
+	for _, name := range []string{r.snapshotDir(), r.partPath()} {
+		if err := r.env.FS.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove what a copy has left: %w", err)
+		}
+	}
+	return nil
 }
 
 func (r *Replica) recoverMeta() error {
@@ -73,10 +86,9 @@ func (r *Replica) openLog() error {
 	log, found, err := changelog.Open(r.env, r.logDir(), o)
 	if errors.Is(err, changelog.ErrCorrupt) {
 		r.log.Error("the log is corrupt; it is set aside and this replica will be copied from another", "err", err)
-		if err := r.setAside(r.logDir()); err != nil {
-			return err
-		}
-		if err := r.markCopying(err.Error()); err != nil {
+		// The mark comes first: without its log, and unmarked, this replica
+		// would look like one that has never acknowledged anything.
+		if err := errors.Join(r.markCopying(err.Error()), r.setAside(r.logDir())); err != nil {
 			return err
 		}
 		log, found, err = changelog.Open(r.env, r.logDir(), o)
@@ -165,9 +177,17 @@ func (r *Replica) compare(at base.Position) error {
 	return nil
 }
 
-// markCopying makes it durable that this replica's files can't be used.
+// markCopying makes it durable that this replica's files can't be used, and
+// keeps everybody from reading them.
 func (r *Replica) markCopying(reason string) error {
-	return r.changeMeta(func(m *meta) { m.Copying, m.Reason = true, reason })
+	r.handle.distrust(true)
+	return r.willCopy(reason)
+}
+
+// willCopy makes it durable that this replica must be copied; its file is old,
+// but not wrong, and may be read until another takes its place.
+func (r *Replica) willCopy(reason string) error {
+	return r.changeMeta(func(m *meta) { m.Copying, m.Unproven, m.Reason = true, true, reason })
 }
 
 func (r *Replica) mustCopy() bool {
@@ -203,28 +223,52 @@ func (r *Replica) adopt(ctx context.Context) error {
 	r.mu.Lock()
 	reason := r.mu.meta.Reason
 	r.mu.Unlock()
-	db, _, release, err := r.useFile()
-	if err != nil {
+	if r.file() == nil {
+		if err := r.openFile(ctx); err != nil {
+			return err
+		}
+	}
+	db := r.file()
+	if db == nil {
 		return base.Errorf(base.KindCorrupt, "the only replica of %s can't be used: %s", r.options.Name, reason).
 			WithHint("restore it from a snapshot")
 	}
-	defer release()
-	conn, err := db.Reader(ctx)
-	if err != nil {
-		return err
-	}
-	defer db.ReleaseReader(conn)
-	at, err := readPosition(conn)
+	at, err := positionOf(ctx, db)
 	if err != nil {
 		return err
 	}
 	r.log.Warn("no other replica to copy from: going on with the database file as it is", "position", at, "why", reason)
-	starts := append(r.changes.EpochStarts(), changelog.EpochStart{Epoch: at.Epoch, First: at.Seq})
-	if n := len(starts); n > 1 && starts[n-2].Epoch >= at.Epoch {
-		starts = starts[:n-1]
-	}
-	if err := r.changes.Reset(at, starts); err != nil {
+	if err := r.changes.Reset(at, startsOf(r.changes.EpochStarts(), at)); err != nil {
 		return err
 	}
-	return r.changeMeta(func(m *meta) { m.Copying, m.Reason = false, "" })
+	r.recent.reset(at.Seq)
+	r.handle.distrust(false)
+	return r.changeMeta(func(m *meta) { m.Copying, m.Unproven, m.Reason = false, false, "" })
+}
+
+func positionOf(ctx context.Context, db *sqlite.Database) (base.Position, error) {
+	conn, err := db.Reader(ctx)
+	if err != nil {
+		return base.Position{}, err
+	}
+	defer db.ReleaseReader(conn)
+	return readPosition(conn)
+}
+
+// startsOf returns the epochs of a log that is to go on after at, where known
+// are those of the log before: the last one must be at's own.
+func startsOf(known []changelog.EpochStart, at base.Position) []changelog.EpochStart {
+	var starts []changelog.EpochStart
+	if at == (base.Position{}) {
+		return nil
+	}
+	for _, s := range known {
+		if s.Epoch < at.Epoch && s.First < at.Seq || s.Epoch == at.Epoch && s.First <= at.Seq {
+			starts = append(starts, s)
+		}
+	}
+	if n := len(starts); n == 0 || starts[n-1].Epoch != at.Epoch {
+		starts = append(starts, changelog.EpochStart{Epoch: at.Epoch, First: at.Seq})
+	}
+	return starts
 }

@@ -125,7 +125,7 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 	r.handle.init()
 	r.shots.turn = make(chan struct{}, 1)
 	if err := r.recover(ctx); err != nil {
-		return nil, fmt.Errorf("open replica of %s: %w", o.Name, err)
+		return nil, errors.Join(fmt.Errorf("open replica of %s: %w", o.Name, err), r.Close())
 	}
 	return r, nil
 }
@@ -345,7 +345,7 @@ func (r *Replica) fail(err error) {
 
 // Close closes the files. Run does so by itself.
 func (r *Replica) Close() error {
-	err := r.handle.close()
+	err := r.handle.close(r.env.Clock)
 	r.receivers.Wait()
 	if r.changes != nil {
 		err = errors.Join(err, r.changes.Close())
@@ -367,13 +367,14 @@ func (r *Replica) Lineage(p base.Position) bool {
 	return len(starts) == 0 || p.Epoch > starts[len(starts)-1].Epoch || p.Epoch < starts[0].Epoch
 }
 
-// age is how long ago this replica was level with its leader.
+// age is how long ago this replica was level with its leader. One that leads
+// itself is so while its lease lives: without one there may be another.
 func (r *Replica) age() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.leading != nil {
+	if l, err := r.leading(); err == nil && l.acks.leaseLive() {
 		return 0
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.mu.levelAt.IsZero() {
 		return r.env.Clock.Now().Sub(r.started)
 	}

@@ -20,6 +20,9 @@ import (
 const (
 	snapshotBlock = 1 << 20          // bytes under one checksum
 	snapshotKeep  = 10 * time.Minute // an unused snapshot is kept for those who resume
+	// snapshotServed is how long after its last use the log after a snapshot is
+	// kept, within the cap, for who fetched it.
+	snapshotServed = time.Minute
 )
 
 // manifest describes a snapshot to who fetches it.
@@ -92,7 +95,7 @@ func (r *Replica) snapshot(ctx context.Context, progress func(done, total int64)
 	}
 	r.shots.mu.Lock()
 	last := r.shots.mu.last
-	fresh := last != nil && r.env.Clock.Now().Sub(r.shots.mu.used) < snapshotKeep && last.Position.Seq+1 >= r.changes.Start()
+	fresh := last != nil && r.continues(last.Position) && r.env.Clock.Now().Sub(r.shots.mu.used) < snapshotKeep
 	if fresh {
 		r.shots.mu.used = r.env.Clock.Now()
 	}
@@ -108,6 +111,45 @@ func (r *Replica) snapshot(ctx context.Context, progress func(done, total int64)
 	r.shots.mu.last, r.shots.mu.used = m, r.env.Clock.Now()
 	r.shots.mu.Unlock()
 	return m, nil
+}
+
+// continues says that the log goes on from p: p lies in its history, and
+// nothing after p was trimmed.
+func (r *Replica) continues(p base.Position) bool {
+	return p.Seq+1 >= r.changes.Start() && r.changes.EpochAt(p.Seq) == p.Epoch
+}
+
+// servedSnapshot is where the snapshot ends that somebody may be fetching: the
+// log after it is kept for them.
+func (r *Replica) servedSnapshot() (base.Seq, bool) {
+	r.shots.mu.Lock()
+	defer r.shots.mu.Unlock()
+	if r.shots.mu.last == nil || r.env.Clock.Now().Sub(r.shots.mu.used) > snapshotServed {
+		return 0, false
+	}
+	return r.shots.mu.last.Position.Seq, true
+}
+
+// expireSnapshot removes a snapshot that nobody has asked for in a while.
+func (r *Replica) expireSnapshot() {
+	select {
+	case r.shots.turn <- struct{}{}:
+		defer func() { <-r.shots.turn }()
+	default:
+		return // One is being made.
+	}
+	r.shots.mu.Lock()
+	old := r.shots.mu.last != nil && r.env.Clock.Now().Sub(r.shots.mu.used) >= snapshotKeep
+	if old {
+		r.shots.mu.last = nil
+	}
+	r.shots.mu.Unlock()
+	if !old {
+		return
+	}
+	if err := r.env.FS.RemoveAll(r.snapshotDir()); err != nil {
+		r.log.Warn("remove an old snapshot", "err", err)
+	}
 }
 
 // makeSnapshot copies the database file as it is at one position.
@@ -137,7 +179,7 @@ func (r *Replica) makeSnapshot(ctx context.Context, progress func(done, total in
 // copyTo writes a consistent copy of the database to path and returns its
 // position.
 func (r *Replica) copyTo(ctx context.Context, path string, progress func(done, total int64) error) (at base.Position, err error) {
-	db, _, release, err := r.useFile()
+	db, ctx, release, err := r.useFileFor(ctx)
 	if err != nil {
 		return at, err
 	}

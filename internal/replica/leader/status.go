@@ -98,7 +98,7 @@ func (r *Replica) Verify(ctx context.Context) error {
 	if err := r.changes.Verify(ctx); err != nil {
 		return err
 	}
-	db, _, release, err := r.useFile()
+	db, ctx, release, err := r.useFileFor(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (r *Replica) Verify(ctx context.Context) error {
 // ContentHash is a hash of everything that users put into the database, and
 // the position that it belongs to.
 func (r *Replica) ContentHash(ctx context.Context) (hash string, at base.Position, err error) {
-	db, _, release, err := r.useFile()
+	db, ctx, release, err := r.useFileFor(ctx)
 	if err != nil {
 		return "", at, err
 	}

@@ -44,13 +44,14 @@ func (r *Replica) Promise(ctx context.Context, q leadership.PromiseRequest) (lea
 			lead.acks.depose(q.Epoch)
 		}
 		if err := r.keepVow(); err != nil {
+			wake(r.assigned) // What it has promised in memory ends its part.
 			return reply, fmt.Errorf("promise epoch %d: %w", q.Epoch, err)
 		}
 		if err := r.awaitPartOver(ctx, q.Epoch); err != nil {
 			return reply, err
 		}
 	}
-	reply.Fresh = r.mustCopy() && len(r.assignment().Replicas) > 1
+	reply.Fresh = r.unproven() && len(r.assignment().Replicas) > 1
 	if !reply.Granted || reply.Fresh {
 		return reply, nil
 	}
@@ -59,6 +60,19 @@ func (r *Replica) Promise(ctx context.Context, q leadership.PromiseRequest) (lea
 	}
 	reply.Position = r.changes.End()
 	return reply, nil
+}
+
+// unproven says that this replica is no evidence of what was acknowledged.
+func (r *Replica) unproven() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.meta.Copying || r.mu.meta.Unproven
+}
+
+// prove ends that, once the replica has all that its leader's log had when it
+// began to follow, or when its own log is the database's.
+func (r *Replica) prove() error {
+	return r.changeMeta(func(m *meta) { m.Unproven = false })
 }
 
 func (a *acks) depose(epoch base.Epoch) {
