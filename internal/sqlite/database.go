@@ -25,7 +25,7 @@ type Options struct {
 	Readers int
 	// CacheKiB bounds the page cache of a reader. 2048.
 	CacheKiB int
-	// WriterCacheKiB bounds the page cache of the writer. 8192.
+	// WriterCacheKiB bounds the page cache of the writer, which takes what it uses. 32768.
 	WriterCacheKiB int
 	// StatementCache is how many idle statements a connection keeps. 256.
 	StatementCache int
@@ -41,7 +41,7 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultWriterCacheKiB = 8192
+	DefaultWriterCacheKiB = 32768
 	DefaultDescriptions   = 4096
 	pageSize              = 4096
 )

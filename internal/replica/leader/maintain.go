@@ -12,10 +12,10 @@ import (
 
 const (
 	maintainEvery  = 250 * time.Millisecond
-	checkpointAt   = 8 << 20  // bytes of SQLite's WAL that start a checkpoint
-	stopTheWriter  = 64 << 20 // bytes at which the rest is done with the writer held
-	trimSlackBytes = 16 << 20 // of log beyond the cap that start a trim
-	maxWALBytes    = 1 << 30  // at which reads that were begun long ago are ended
+	checkpointAt   = 64 << 20  // bytes of SQLite's WAL that start a checkpoint
+	stopTheWriter  = 192 << 20 // bytes at which the rest is done with the writer held
+	trimSlackBytes = 16 << 20  // of log beyond the cap that start a trim
+	maxWALBytes    = 1 << 30   // at which reads that were begun long ago are ended
 	oldRead        = time.Minute
 	tidyRounds     = int(time.Minute / maintainEvery)
 )
