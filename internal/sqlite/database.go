@@ -330,7 +330,7 @@ func (d *Database) Checkpoint(ctx context.Context, mode CheckpointMode) (logFram
 	}
 	defer d.returnTool(c)
 	c.SetInterrupt(ctx)
-	defer c.SetInterrupt(nil)
+	defer c.SetInterrupt(context.Background())
 	return c.Checkpoint(mode)
 }
 

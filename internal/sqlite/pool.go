@@ -62,7 +62,7 @@ func (d *Database) takeIdle() *Conn {
 func (d *Database) ReleaseReader(c *Conn) {
 	defer d.users.Done()
 	defer func() { <-d.readers }()
-	c.SetInterrupt(nil)
+	c.SetInterrupt(context.Background())
 	c.SetGuard(GuardRead)
 	err := c.Rollback()
 	if err != nil || c.inUse != 0 || c.Broken() || !d.keepIdle(c) {

@@ -116,7 +116,7 @@ func TestInterruptedWriteEndsTheTransaction(t *testing.T) {
 	if c.InTransaction() {
 		t.Error("the transaction is still open")
 	}
-	c.SetInterrupt(nil)
+	c.SetInterrupt(context.Background())
 	if n := count(t, c, "t"); n != 0 {
 		t.Errorf("%d rows, want none: an interrupted write undoes the whole transaction, savepoints notwithstanding", n)
 	}
@@ -138,7 +138,7 @@ func TestInterruptedReadLeavesTheTransaction(t *testing.T) {
 	if err := run(c, "SELECT 1"); base.KindOf(err) != base.KindTimeout {
 		t.Errorf("before it is cleared: %v, want timeout", err)
 	}
-	c.SetInterrupt(nil)
+	c.SetInterrupt(context.Background())
 	must(t, c.Commit())
 	if n := count(t, c, "t"); n != 1 {
 		t.Errorf("%d rows, want 1", n)
