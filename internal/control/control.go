@@ -179,6 +179,9 @@ func (c *Control) Leader() base.NodeID {
 // IsLeader says whether this node leads the control group, as far as it knows.
 func (c *Control) IsLeader() bool { return c.Leader() == c.o.Self }
 
+// Role returns this node's role in the control group.
+func (c *Control) Role() Role { return c.role() }
+
 // Term returns the control group's term.
 func (c *Control) Term() uint64 {
 	v, _ := c.published.get()

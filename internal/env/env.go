@@ -94,6 +94,24 @@ type Net interface {
 	Dial(ctx context.Context, address string) (net.Conn, error)
 }
 
+// Locker is a disk that other processes may reach, too.
+type Locker interface {
+	// Lock takes a file for this process, made when there is none, until the
+	// closer is closed or the process ends, however it ends. The file stays:
+	// only the system's lock on it means something. When another has it the
+	// error is a *LockedError.
+	Lock(name string) (io.Closer, error)
+}
+
+// LockedError says that another process has a lock.
+type LockedError struct {
+	// Process is its number, as far as it is known.
+	Process string
+}
+
+// Error implements error.
+func (e *LockedError) Error() string { return "locked by process " + e.Process }
+
 // WriteFile writes a small file so that a crash leaves the old or the new
 // content: temporary file, sync, rename, sync of the directory.
 func WriteFile(f FS, dir, name string, data []byte) error {

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -20,8 +21,15 @@ import (
 // switchoverMethod runs a switchover on the node that leads the control plane.
 const switchoverMethod = "node.switchover"
 
-// readyWait bounds how long a new database is waited for.
-const readyWait = 20 * time.Second
+const (
+	// readyWait bounds how long a new database is waited for.
+	readyWait = 20 * time.Second
+	// importWait bounds how long its leader may take to import a file.
+	importWait = 30 * time.Minute
+)
+
+// stagedName is what an uploaded file is called; peers name no other.
+var stagedName = regexp.MustCompile(`^[0-9a-f]{16}\.sqlite$`)
 
 // Propose has a command of the control plane agreed on.
 func (n *Node) Propose(ctx context.Context, a catalog.Action) (catalog.Result, error) {
@@ -54,12 +62,16 @@ func (n *Node) CreateDatabase(ctx context.Context, name string, p base.Policy) e
 	return n.awaitServing(ctx, name)
 }
 
-// awaitServing waits until a database answers its leader's reads.
-func (n *Node) awaitServing(ctx context.Context, name string) error {
-	ctx, cancel := n.env.Clock.WithTimeout(ctx, readyWait, (&base.Error{
+func tooLate(name string) *base.Error {
+	return &base.Error{
 		Kind: base.KindTimeout, Message: fmt.Sprintf("database %q is agreed on, and had no serving leader within %v", name, readyWait),
 		Outcome: base.Done, Hint: "skein status shows why",
-	}))
+	}
+}
+
+// awaitServing waits until a database answers its leader's reads.
+func (n *Node) awaitServing(ctx context.Context, name string) error {
+	ctx, cancel := n.env.Clock.WithTimeout(ctx, readyWait, tooLate(name))
 	defer cancel()
 	s, err := n.gateway.Open(ctx, session.Options{Trusted: true, Database: name, FrontEnd: "node"})
 	if err != nil {
@@ -71,13 +83,26 @@ func (n *Node) awaitServing(ctx context.Context, name string) error {
 	}
 	for {
 		err := n.probe(ctx, s)
-		if err == nil || ctx.Err() != nil {
-			return errors.Join(err, context.Cause(ctx))
+		if err == nil {
+			return nil
 		}
-		if err := n.env.Clock.Sleep(ctx, 50*time.Millisecond); err != nil {
-			return err
+		if _, gone := n.Database(name); gone != nil {
+			return gone
+		}
+		if n.env.Clock.Sleep(ctx, 50*time.Millisecond) != nil {
+			return n.unserved(ctx, name, err)
 		}
 	}
+}
+
+// unserved is the error when the wait for a new database has ended.
+func (n *Node) unserved(ctx context.Context, name string, last error) error {
+	e := tooLate(name)
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		e.Kind, e.Message = base.KindCanceled, fmt.Sprintf("database %q is agreed on; the wait until it serves was given up", name)
+	}
+	e.Err = last
+	return e
 }
 
 func (n *Node) probe(ctx context.Context, s session.Session) error {
@@ -113,8 +138,8 @@ func (n *Node) CreateDatabaseFrom(ctx context.Context, name string, p base.Polic
 	if err != nil {
 		return err
 	}
-	defer n.env.FS.RemoveAll(n.importDir() + "/" + file)
 	path := n.importDir() + "/" + file
+	defer n.unstage(path)
 	if err := leader.CheckImport(ctx, n.env, path); err != nil {
 		return fmt.Errorf("check the file: %w", err)
 	}
@@ -122,17 +147,30 @@ func (n *Node) CreateDatabaseFrom(ctx context.Context, name string, p base.Polic
 	if err != nil {
 		return err
 	}
-	if err := n.CreateDatabase(ctx, name, p); err != nil {
+	result, err := n.Propose(ctx, catalog.CreateDatabase{Name: name, Policy: p})
+	if err != nil {
 		return err
 	}
-	if err := n.importInto(ctx, name, importRequest{From: n.identity.Node, Name: file, Size: st.Size()}); err != nil {
-		if db, missing := n.Database(name); missing == nil {
-			_, dropped := n.Propose(context.WithoutCancel(ctx), catalog.DropDatabase{Database: db.ID})
-			err = errors.Join(err, dropped)
-		}
-		return fmt.Errorf("import: %w", err)
+	if err = n.awaitServing(ctx, name); err == nil {
+		err = n.importInto(ctx, importRequest{Database: result.Database, From: n.identity.Node, Name: file, Size: st.Size()})
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	// By its id: the name may be another database's by now.
+	if _, kept := n.Propose(context.WithoutCancel(ctx), catalog.DropDatabase{Database: result.Database}); kept != nil && base.KindOf(kept) != base.KindNotFound {
+		return base.Errorf(base.KindOf(err), "import: %w; database %s could not be dropped: %w", err, name, kept).WithOutcome(base.Indeterminate)
+	}
+	return base.Errorf(base.KindOf(err), "import: %w", err).WithOutcome(base.NotDone)
+}
+
+// unstage removes an uploaded file and what SQLite may have put beside it.
+func (n *Node) unstage(path string) {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal", ".new"} {
+		if err := n.env.FS.RemoveAll(path + suffix); err != nil {
+			n.log.Warn("remove an upload", "path", path+suffix, "err", err)
+		}
+	}
 }
 
 // stage writes an uploaded file to disk.
@@ -170,25 +208,35 @@ func (n *Node) copyIn(path string, r io.Reader, size int64) error {
 	return nil
 }
 
-func (n *Node) importInto(ctx context.Context, name string, q importRequest) error {
-	db, err := n.Database(name)
-	if err != nil {
-		return err
-	}
-	q.Database = db.ID
+// importInto has the database's leader import a file, whoever that is by then.
+func (n *Node) importInto(ctx context.Context, q importRequest) error {
 	b, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
-	_, err = n.call(ctx, db.Leader, importMethod, b, 30*time.Minute)
-	return err
+	for end := n.env.Clock.Now().Add(readyWait); ; {
+		db, ok := n.control.State().Database(q.Database)
+		if !ok || db.Dropped {
+			return base.Errorf(base.KindNotFound, "the database was dropped meanwhile")
+		}
+		err := error(base.Errorf(base.KindNoLeader, "database %s has no leader just now", db.Name))
+		if db.Leader != 0 {
+			_, err = n.call(ctx, db.Leader, importMethod, b, importWait)
+		}
+		if k := base.KindOf(err); k != base.KindNoLeader && k != base.KindNotLeader || n.env.Clock.Now().After(end) {
+			return err
+		}
+		if n.env.Clock.Sleep(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 // serveImport fetches a file and imports it into a database that this node
 // leads.
-func (n *Node) serveImport(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+func (n *Node) serveImport(ctx context.Context, from base.NodeID, request []byte) ([]byte, error) {
 	var q importRequest
-	if err := json.Unmarshal(request, &q); err != nil {
+	if err := json.Unmarshal(request, &q); err != nil || q.From != from || !stagedName.MatchString(q.Name) {
 		return nil, base.Errorf(base.KindInvalid, "bad request to import")
 	}
 	r, err := n.replicaFor(q.Database)
@@ -222,17 +270,13 @@ func (n *Node) serveImport(ctx context.Context, _ base.NodeID, request []byte) (
 
 // openImportFile serves an uploaded file to the leader that imports it.
 func (n *Node) openImportFile(_ context.Context, _ base.NodeID, name string) (transport.ReadAtCloser, int64, error) {
-	file := name[len(importPrefix)+1:]
-	entries, err := n.env.FS.ReadDir(n.importDir())
-	if err != nil {
-		return nil, 0, base.Errorf(base.KindNotFound, "no such file")
-	}
-	if !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == file }) {
+	file, ok := strings.CutPrefix(name, importPrefix+"/")
+	if !ok || !stagedName.MatchString(file) {
 		return nil, 0, base.Errorf(base.KindNotFound, "no such file")
 	}
 	f, err := n.env.FS.OpenFile(n.importDir()+"/"+file, os.O_RDONLY, 0)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, base.Errorf(base.KindNotFound, "no such file")
 	}
 	size, err := f.Size()
 	if err != nil {
@@ -274,7 +318,7 @@ func (n *Node) Switchover(ctx context.Context, name string, target base.NodeID) 
 	if err != nil {
 		return 0, err
 	}
-	reply, err := n.call(ctx, control, switchoverMethod, b, 20*n.options.Lease)
+	reply, err := n.call(ctx, control, switchoverMethod, b, (switchoverLeases+2)*n.options.Lease)
 	if err != nil {
 		return 0, err
 	}

@@ -31,6 +31,9 @@ func (d directory) Database(name string) (gateway.Database, bool) {
 	if !ok || db.Dropped {
 		return gateway.Database{}, false
 	}
+	if d.n.isRemoved() {
+		db.Leader = 0 // Sessions that are open find nobody any more.
+	}
 	return gateway.Database{ID: db.ID, Name: db.Name, Policy: db.Policy, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Replicas}, true
 }
 

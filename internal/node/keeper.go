@@ -29,8 +29,12 @@ type keeper struct {
 	dir    string
 	cancel context.CancelCauseFunc
 	done   chan struct{}
+	going  bool // it has left this node; watchControl's
 
-	mu struct {
+	// assigning is held while the replica is told an assignment, so that an
+	// older one never comes after a newer one.
+	assigning sync.Mutex
+	mu        struct {
 		sync.Mutex // guards all below
 		assignment leader.Assignment
 		replica    *leader.Replica
@@ -41,11 +45,13 @@ type keeper struct {
 func (n *Node) newKeeper(db catalog.Database) *keeper {
 	return &keeper{
 		node: n, id: db.ID, name: db.Name, done: make(chan struct{}),
-		dir: fmt.Sprintf("%s/db/%s.%d", n.options.Dir, db.Name, db.ID),
+		dir: fmt.Sprintf("%s/%s.%d", n.databaseDir(), db.Name, db.ID),
 	}
 }
 
 func (k *keeper) assign(a leader.Assignment) {
+	k.assigning.Lock()
+	defer k.assigning.Unlock()
 	k.mu.Lock()
 	k.mu.assignment = a
 	r := k.mu.replica
@@ -59,10 +65,13 @@ func (k *keeper) assign(a leader.Assignment) {
 func (k *keeper) current() (*leader.Replica, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.mu.replica == nil {
-		return nil, base.Errorf(base.KindUnavailable, "the replica of %s on node %s is not open: %v", k.name, k.node.Name(), k.mu.failure)
+	switch {
+	case k.mu.replica != nil:
+		return k.mu.replica, nil
+	case k.mu.failure != nil:
+		return nil, base.Errorf(base.KindUnavailable, "the replica of %s on node %s is not open: %w", k.name, k.node.Name(), k.mu.failure)
 	}
-	return k.mu.replica, nil
+	return nil, base.Errorf(base.KindUnavailable, "the replica of %s on node %s is not open yet", k.name, k.node.Name())
 }
 
 // run keeps the replica open until ctx is done.
@@ -74,10 +83,10 @@ func (k *keeper) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.node.log.Error("replica stopped; opening it again", "database", k.name, "err", err, "in", pause)
 		if k.node.env.Clock.Now().Sub(started) > reopenMax {
 			pause = reopenMin
 		}
+		k.node.log.Error("replica stopped; opening it again", "database", k.name, "err", err, "in", pause)
 		if k.node.env.Clock.Sleep(ctx, pause) != nil {
 			return
 		}
@@ -94,14 +103,21 @@ func (k *keeper) runOnce(ctx context.Context) error {
 		k.set(nil, err)
 		return err
 	}
+	k.present(r)
+	err = r.Run(ctx)
+	k.set(nil, err)
+	return err
+}
+
+// present shows a replica that has been opened, and tells it its assignment.
+func (k *keeper) present(r *leader.Replica) {
+	k.assigning.Lock()
+	defer k.assigning.Unlock()
 	k.mu.Lock()
 	a := k.mu.assignment
 	k.mu.replica, k.mu.failure = r, nil
 	k.mu.Unlock()
 	r.Assign(a)
-	err = r.Run(ctx)
-	k.set(nil, err)
-	return err
 }
 
 func (k *keeper) set(r *leader.Replica, err error) {
@@ -206,22 +222,24 @@ func (n *Node) stopKeepers() {
 }
 
 func (n *Node) reconcile(s *catalog.State) {
-	for _, peer := range s.Nodes() {
-		if peer.ID == n.identity.Node {
-			continue
-		}
-		address := peer.PeerAddress
-		if peer.State == catalog.NodeLeft {
-			address = ""
-		}
-		n.transport.SetPeer(peer.ID, address)
+	if n.noteRemoval(s) {
+		return
 	}
+	n.setPeers(s)
 	for _, db := range s.Databases() {
 		if n.belongs(db) {
 			n.keep(db)
 		}
 	}
-	n.dropOthers(s)
+	if n.confirmed.Load() {
+		// Only a state read after it was confirmed is known to be new enough.
+		s = n.control.State()
+		n.dropOthers(s)
+		if !n.swept {
+			n.swept = true
+			n.sweepReplicas(s)
+		}
+	}
 }
 
 // belongs says whether this node must have a replica: where it is placed, and
@@ -231,14 +249,17 @@ func (n *Node) belongs(db catalog.Database) bool {
 }
 
 func (n *Node) keep(db catalog.Database) {
-	n.mu.Lock()
-	k := n.mu.keepers[db.ID]
+	k := n.keeperOf(db.ID)
 	fresh := k == nil
 	if fresh {
 		k = n.newKeeper(db)
+		n.mu.Lock()
 		n.mu.keepers[db.ID] = k
+		n.mu.Unlock()
 	}
-	n.mu.Unlock()
+	if k.going {
+		return // It comes again when its files are gone.
+	}
 	k.assign(leader.Assignment{
 		Epoch: db.Epoch, Leader: db.Leader, Replicas: slices.Clone(db.Replicas), Policy: db.Policy, Counting: db.Counting,
 	})
@@ -253,21 +274,28 @@ func (n *Node) keep(db catalog.Database) {
 // dropOthers stops and removes the replicas that do not belong here any more.
 func (n *Node) dropOthers(s *catalog.State) {
 	n.mu.Lock()
-	var gone []*keeper
+	defer n.mu.Unlock()
 	for id, k := range n.mu.keepers {
-		db, ok := s.Database(id)
-		if !ok || !n.belongs(db) {
-			gone = append(gone, k)
-			delete(n.mu.keepers, id)
+		if !k.going && n.hasLeft(s, id) {
+			k.going = true
+			n.wg.Go(func() { n.drop(k) })
 		}
 	}
+}
+
+// drop stops a replica and removes its files. Other replicas do not wait.
+func (n *Node) drop(k *keeper) {
+	k.cancel(base.Errorf(base.KindNotFound, "database %s has left this node", k.name))
+	<-k.done
+	n.removeReplica(k.dir)
+	n.mu.Lock()
+	delete(n.mu.keepers, k.id)
 	n.mu.Unlock()
-	for _, k := range gone {
-		k.cancel(base.Errorf(base.KindNotFound, "database %s has left this node", k.name))
-		<-k.done
-		n.log.Info("removing the replica of a database that has left this node", "database", k.name)
-		if err := n.env.FS.RemoveAll(k.dir); err != nil {
-			n.log.Warn("remove a replica's folder", "dir", k.dir, "err", err)
-		}
-	}
+	n.wake()
+}
+
+func (n *Node) keeperOf(id base.DatabaseID) *keeper {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.keepers[id]
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -30,19 +32,30 @@ type Node struct {
 	control   *control.Control
 	gateway   *gateway.Gateway
 
+	lock   io.Closer // of the folder, when it is the node's own
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	// confirmed says that the control plane's state is as new as this start.
+	// The state that was read from disk may be older than what this node has
+	// done in its last life: no file is removed because of it.
+	confirmed  atomic.Bool
+	addressed  map[base.NodeID]string // the addresses given to the transport; watchControl's
+	swept      bool                   // watchControl's
+	heard      heard
 	reach      reachability
 	supervisor supervisor
 	changed    chan struct{} // wakes the follower of the control plane; one token
 
 	handing sync.Once
+	closing sync.Once
+	closed  error // what Close returned; set in closing
 	mu      struct {
 		sync.Mutex // guards all below; never held over I/O
 		keepers    map[base.DatabaseID]*keeper
 		failure    error
+		removed    bool // from the cluster, for good
 	}
 }
 
@@ -52,6 +65,22 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	if o.Lock != nil {
+		return open(ctx, e, o)
+	}
+	lock, err := LockFolder(e.FS, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	n, err := open(ctx, e, o)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	n.lock = lock
+	return n, nil
+}
+
+func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	id, err := settle(e, o)
 	if err != nil {
 		return nil, err
@@ -64,6 +93,8 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 		transport: o.Transport, changed: make(chan struct{}, 1),
 	}
 	n.mu.keepers = make(map[base.DatabaseID]*keeper)
+	n.addressed = make(map[base.NodeID]string)
+	n.heard.init()
 	n.reach.init()
 	n.supervisor.init(n)
 	if err := n.build(); err != nil {
@@ -92,9 +123,12 @@ func (n *Node) build() error {
 	}
 	c, err := control.Open(n.env, control.Options{Dir: n.options.Dir, Self: n.identity.Node, VFS: n.env.VFS, Messenger: messenger{n.transport}})
 	if err != nil {
-		return err
+		return errors.Join(err, n.transport.Close())
 	}
 	n.control = c
+	if err := errors.Join(n.checkCluster(), n.sweep()); err != nil {
+		return errors.Join(err, n.transport.Close(), c.Close())
+	}
 	n.gateway = gateway.New(n.env, gateway.Options{Directory: directory{n}, Transport: n.transport})
 	n.handle()
 	return nil
@@ -112,7 +146,10 @@ func (n *Node) start(ctx context.Context) error {
 	})
 	n.wg.Go(n.watchControl)
 	n.wg.Go(n.supervisor.run)
-	n.wg.Go(n.enter)
+	n.wg.Go(func() {
+		n.enter()
+		n.confirm()
+	})
 	return nil
 }
 
@@ -142,12 +179,13 @@ func (n *Node) self() catalog.Node {
 // enter founds a cluster or joins one, if the folder belongs to none, and tells
 // the cluster this node's addresses, if it does.
 func (n *Node) enter() {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := n.enterOnce()
+	pause := 100 * time.Millisecond
+	for attempt := 0; ; attempt++ {
+		err := n.enterOnce(attempt)
 		if err == nil || n.ctx.Err() != nil {
 			return
 		}
-		if k := base.KindOf(err); k == base.KindWrongCluster || k == base.KindForbidden || k == base.KindExists {
+		if hopeless(base.KindOf(err)) {
 			n.fail(fmt.Errorf("enter the cluster: %w", err))
 			return
 		}
@@ -155,10 +193,37 @@ func (n *Node) enter() {
 		if n.env.Clock.Sleep(n.ctx, pause) != nil {
 			return
 		}
+		pause = min(2*pause, 5*time.Second)
 	}
 }
 
-func (n *Node) enterOnce() error {
+// hopeless says that entering a cluster would fail again until someone acts.
+func hopeless(k base.Kind) bool {
+	switch k {
+	case base.KindWrongCluster, base.KindForbidden, base.KindExists, base.KindInvalid, base.KindTooLarge, base.KindUnsupported, base.KindCorrupt:
+		return true
+	}
+	return false
+}
+
+// confirm waits until the state of the control plane is as new as this start.
+func (n *Node) confirm() {
+	for n.ctx.Err() == nil && !n.isRemoved() {
+		ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 10*time.Second, base.Errorf(base.KindTimeout, "no answer within 10 s"))
+		err := n.control.ReadIndex(ctx)
+		cancel()
+		if err == nil {
+			n.confirmed.Store(true)
+			n.wake()
+			return
+		}
+		if n.env.Clock.Sleep(n.ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+func (n *Node) enterOnce(attempt int) error {
 	ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 10*time.Second, base.Errorf(base.KindTimeout, "no answer within 10 s"))
 	defer cancel()
 	if n.control.State().ClusterID() != 0 {
@@ -169,17 +234,15 @@ func (n *Node) enterOnce() error {
 		}
 		return n.refresh(ctx)
 	}
-	if n.identity.Cluster != 0 {
-		return base.Errorf(base.KindWrongCluster, "the folder belongs to cluster %016x, and its control.db is gone", n.identity.Cluster).
-			WithHint("take the folder away and let the node join again with an empty one")
-	}
-	if err := n.foundOrJoin(ctx); err != nil {
+	if err := n.foundOrJoin(ctx, attempt); err != nil {
 		return err
 	}
 	return n.remember()
 }
 
-func (n *Node) foundOrJoin(ctx context.Context) error {
+// foundOrJoin makes one attempt. With several addresses to join each has its
+// turn: one that does not answer must not keep the node from the others.
+func (n *Node) foundOrJoin(ctx context.Context, attempt int) error {
 	cluster := uint64(0)
 	if n.options.TLS != nil {
 		cluster = n.options.TLS.ClusterID()
@@ -191,15 +254,11 @@ func (n *Node) foundOrJoin(ctx context.Context) error {
 		n.log.Info("founding a cluster", "cluster", fmt.Sprintf("%016x", cluster))
 		return n.control.Bootstrap(ctx, cluster, n.self())
 	}
-	var failures error
-	for _, address := range n.options.Join {
-		err := n.control.Join(ctx, cluster, n.via(address), n.self())
-		if err == nil {
-			return nil
-		}
-		failures = errors.Join(failures, fmt.Errorf("join through %s: %w", address, err))
+	address := n.options.Join[attempt%len(n.options.Join)]
+	if err := n.control.Join(ctx, cluster, n.via(address), n.self()); err != nil {
+		return fmt.Errorf("join through %s: %w", address, err)
 	}
-	return failures
+	return nil
 }
 
 // via calls a node of which only the address is known.
@@ -231,7 +290,7 @@ func (n *Node) refresh(ctx context.Context) error {
 	self := n.self()
 	known, ok := n.control.State().Node(self.ID)
 	if !ok || known.State == catalog.NodeLeft {
-		return base.Errorf(base.KindForbidden, "this node was removed from its cluster").WithHint("let it join again with an empty folder")
+		return nil // Whoever watches the state sees it, too, and says so.
 	}
 	if known.PeerAddress == self.PeerAddress && known.PgAddress == self.PgAddress && known.HTTPAddress == self.HTTPAddress {
 		return nil
@@ -256,14 +315,15 @@ func (n *Node) Failure() error {
 	return n.mu.failure
 }
 
-// ID returns the node's id; Name, Started and Dir what their names say.
+// ID, Name, Started and Dir say which node this is; PeerAddress is where others
+// dial it. Control is its part of the control plane, Gateway what clients use.
 func (n *Node) ID() base.NodeID           { return n.identity.Node }
 func (n *Node) Name() string              { return n.options.Name }
 func (n *Node) Started() time.Time        { return n.started }
 func (n *Node) Dir() string               { return n.options.Dir }
 func (n *Node) PeerAddress() string       { return n.options.Advertise }
 func (n *Node) Control() *control.Control { return n.control }
-func (n *Node) Gateway() session.Gateway  { return n.gateway }
+func (n *Node) Gateway() session.Gateway  { return door{n.gateway, n} }
 
 // Reachable says how other nodes can be reached just now.
 func (n *Node) Reachable(id base.NodeID) bool {
@@ -271,10 +331,16 @@ func (n *Node) Reachable(id base.NodeID) bool {
 }
 
 // Close hands over what this node leads, as far as that goes quickly, and stops
-// everything.
+// everything. Further calls return what the first one did.
 func (n *Node) Close() error {
-	n.HandOver()
-	n.cancel(base.Errorf(base.KindShutdown, "the node is stopping"))
-	n.wg.Wait()
-	return errors.Join(n.transport.Close(), n.control.Close())
+	n.closing.Do(func() {
+		n.HandOver()
+		n.cancel(base.Errorf(base.KindShutdown, "the node is stopping"))
+		n.wg.Wait()
+		n.closed = errors.Join(n.transport.Close(), n.control.Close())
+		if n.lock != nil {
+			n.closed = errors.Join(n.closed, n.lock.Close())
+		}
+	})
+	return n.closed
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -31,8 +32,11 @@ type Options struct {
 	// Lease is how long a leader may count on a follower's silence. It must be
 	// the same on all nodes. 0 means leader.DefaultLease.
 	Lease time.Duration
+	// Lock is that of the folder, if the caller has taken it by LockFolder; it
+	// stays the caller's. Nil: Open takes it, and Close gives it back.
+	Lock io.Closer
 	// Transport replaces the network, in tests and simulators; it must not
-	// have been started.
+	// have been started, and becomes the node's.
 	Transport transport.Transport
 	// ID fixes the id of a new folder; 0 draws one. With TLS it is that of the
 	// certificate.

@@ -76,6 +76,7 @@ func (n *Node) receive(from base.NodeID, msg []byte) {
 	if len(msg) == 0 {
 		return
 	}
+	n.heard.note(from, n.env.Clock.Now())
 	switch msg[0] {
 	case toControl:
 		n.control.Step(from, msg[1:])
@@ -132,9 +133,7 @@ func reachOf(how transport.Reach) failover.Reach {
 
 // replicaFor returns this node's running replica of a database.
 func (n *Node) replicaFor(id base.DatabaseID) (*leader.Replica, error) {
-	n.mu.Lock()
-	k := n.mu.keepers[id]
-	n.mu.Unlock()
+	k := n.keeperOf(id)
 	if k == nil {
 		return nil, base.Errorf(base.KindNotFound, "database %d has no replica on node %s", id, n.Name())
 	}

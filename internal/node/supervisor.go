@@ -11,7 +11,13 @@ import (
 	"github.com/skeindb/skein/internal/replica/stream"
 )
 
-const supervisorInbox = 1024
+const (
+	supervisorInbox = 1024
+	// switchoverLeases bounds a switchover, in leases.
+	switchoverLeases = 20
+	// handingOver is how many databases are handed over at once.
+	handingOver = 8
+)
 
 // supervisor is the shell of package failover: it runs the elections of all
 // databases while this node leads the control plane. Its core is owned by run.
@@ -21,21 +27,23 @@ type supervisor struct {
 
 	mu struct {
 		sync.Mutex // guards waiters
-		waiters    map[base.DatabaseID][]chan failover.SwitchoverEnded
+		waiters    map[base.DatabaseID]chan failover.SwitchoverEnded
 	}
 }
 
 func (s *supervisor) init(n *Node) {
 	s.node, s.inbox = n, make(chan failover.Event, supervisorInbox)
-	s.mu.waiters = make(map[base.DatabaseID][]chan failover.SwitchoverEnded)
+	s.mu.waiters = make(map[base.DatabaseID]chan failover.SwitchoverEnded)
 }
 
 // post gives the core an event. One that finds the inbox full is dropped: every
-// event is repeated while it matters.
-func (s *supervisor) post(e failover.Event) {
+// event but an operator's is repeated while it matters.
+func (s *supervisor) post(e failover.Event) bool {
 	select {
 	case s.inbox <- e:
+		return true
 	default:
+		return false
 	}
 }
 
@@ -52,36 +60,36 @@ func (s *supervisor) run() {
 			}
 			continue
 		}
-		s.supervise(changed)
+		s.supervise()
 	}
 }
 
-// supervise runs one core until this node leads the control plane no more.
-func (s *supervisor) supervise(over <-chan struct{}) {
+// supervise runs one core until this node's leadership of the control plane
+// ends: not every move of the group ends it.
+func (s *supervisor) supervise() {
 	n := s.node
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
+	defer s.endWaiters()
+	term, moved := n.control.Term(), n.control.LeaderChanged()
+	over := func() bool { return ctx.Err() != nil || n.control.Term() != term || !n.control.IsLeader() }
 	core := failover.New(failover.Config{Self: n.identity.Node, Lease: n.options.Lease}, n.now())
 	step := func(e failover.Event) {
 		for _, effect := range core.Step(n.now(), e) {
 			s.do(ctx, effect)
 		}
 	}
-	for {
+	for !over() {
 		changed := n.control.Changed()
 		s.feed(step, n.control.State())
 		timer := n.env.Clock.NewTimer(n.options.Lease / 8)
 		again := false
 		for !again {
 			select {
-			case <-over:
-				timer.Stop()
-				s.endWaiters()
-				return
+			case <-moved:
+				moved, again = n.control.LeaderChanged(), true
 			case <-ctx.Done():
-				timer.Stop()
-				s.endWaiters()
-				return
+				again = true
 			case <-changed:
 				again = true
 			case e := <-s.inbox:
@@ -186,21 +194,35 @@ func (s *supervisor) askRelease(ctx context.Context, e failover.AskRelease) {
 	s.post(reply)
 }
 
-// await registers for the end of a switchover.
-func (s *supervisor) await(db base.DatabaseID) chan failover.SwitchoverEnded {
-	c := make(chan failover.SwitchoverEnded, 1)
+// await registers for the end of a switchover, of which a database has one at a
+// time: the core does not say whose has ended.
+func (s *supervisor) await(db base.DatabaseID) (chan failover.SwitchoverEnded, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.waiters[db] = append(s.mu.waiters[db], c)
-	return c
+	if s.mu.waiters[db] != nil {
+		return nil, base.Errorf(base.KindBusy, "a switchover of this database is under way")
+	}
+	c := make(chan failover.SwitchoverEnded, 1)
+	s.mu.waiters[db] = c
+	return c, nil
 }
 
+// forget ends what await began, if it has not ended yet.
+func (s *supervisor) forget(db base.DatabaseID, c chan failover.SwitchoverEnded) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.waiters[db] == c {
+		delete(s.mu.waiters, db)
+	}
+}
+
+// answer tells the one who waits; the channel has room for it.
 func (s *supervisor) answer(e failover.SwitchoverEnded) {
 	s.mu.Lock()
-	waiters := s.mu.waiters[e.Database]
+	c := s.mu.waiters[e.Database]
 	delete(s.mu.waiters, e.Database)
 	s.mu.Unlock()
-	for _, c := range waiters {
+	if c != nil {
 		c <- e
 	}
 }
@@ -209,22 +231,31 @@ func (s *supervisor) answer(e failover.SwitchoverEnded) {
 func (s *supervisor) endWaiters() {
 	s.mu.Lock()
 	waiters := s.mu.waiters
-	s.mu.waiters = make(map[base.DatabaseID][]chan failover.SwitchoverEnded)
+	s.mu.waiters = make(map[base.DatabaseID]chan failover.SwitchoverEnded)
 	s.mu.Unlock()
-	for db, list := range waiters {
-		for _, c := range list {
-			c <- failover.SwitchoverEnded{Database: db, Refusal: "the control plane's leader has changed; see skein status for who leads"}
-		}
+	for db, c := range waiters {
+		c <- failover.SwitchoverEnded{Database: db, Refusal: "the control plane's leader has changed; see skein status for who leads"}
 	}
 }
 
 // switchover runs one on this node, which leads the control plane.
 func (s *supervisor) switchover(ctx context.Context, db base.DatabaseID, target base.NodeID) (base.NodeID, error) {
 	if target == 0 {
-		target = s.candidate(db)
+		if target = s.candidate(db); target == 0 {
+			return 0, base.Errorf(base.KindUnavailable, "no other replica of the database can be reached")
+		}
 	}
-	ended := s.await(db)
-	s.post(failover.Switchover{Database: db, Target: target})
+	within := switchoverLeases * s.node.options.Lease
+	ctx, cancel := s.node.env.Clock.WithTimeout(ctx, within, base.Errorf(base.KindTimeout, "the switchover did not end within %v", within))
+	defer cancel()
+	ended, err := s.await(db)
+	if err != nil {
+		return 0, err
+	}
+	defer s.forget(db, ended)
+	if !s.post(failover.Switchover{Database: db, Target: target}) {
+		return 0, base.Errorf(base.KindBusy, "the supervisor has too much to do just now").WithHint("try again")
+	}
 	select {
 	case e := <-ended:
 		if e.Refusal != "" {
@@ -261,15 +292,21 @@ func (n *Node) HandOver() { n.handing.Do(n.handOver) }
 func (n *Node) handOver() {
 	ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 2*time.Second, base.Errorf(base.KindTimeout, "stopping"))
 	defer cancel()
-	state := n.control.State()
-	for _, db := range state.Databases() {
+	var all sync.WaitGroup
+	turn := make(chan struct{}, handingOver)
+	for _, db := range n.control.State().Databases() {
 		if db.Dropped || db.Leader != n.identity.Node || len(db.Replicas) < 2 || ctx.Err() != nil {
 			continue
 		}
-		if _, err := n.Switchover(ctx, db.Name, 0); err != nil {
-			n.log.Info("could not hand over before stopping", "database", db.Name, "err", err)
-		}
+		turn <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turn }()
+			if _, err := n.Switchover(ctx, db.Name, 0); err != nil {
+				n.log.Info("could not hand over before stopping", "database", db.Name, "err", err)
+			}
+		})
 	}
+	all.Wait()
 	if err := n.control.HandOver(ctx); err != nil && ctx.Err() == nil {
 		n.log.Debug("hand over the control plane", "err", err)
 	}

@@ -138,7 +138,7 @@ func (s *Server) Snapshot(ctx context.Context, database string) (io.ReadCloser, 
 	if err != nil {
 		return nil, 0, base.Position{}, err
 	}
-	dir := s.node.Dir() + "/download"
+	dir := s.downloads()
 	if err := s.env.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, 0, base.Position{}, fmt.Errorf("make snapshot: %w", err)
 	}
@@ -157,6 +157,9 @@ func (s *Server) Snapshot(ctx context.Context, database string) (io.ReadCloser, 
 	}
 	return &download{Reader: io.NewSectionReader(f, 0, size), file: f, fs: s.env.FS, path: path}, size, at, nil
 }
+
+// downloads is where snapshots are made that a person keeps.
+func (s *Server) downloads() string { return s.config.Dir + "/download" }
 
 // download is a file that goes away with its reader.
 type download struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -33,20 +34,23 @@ type Server struct {
 	http     *httpapi.Server
 	pg       *pgwire.Server
 	listener net.Listener
-	lock     *os.File // held while the process uses the data folder
+	lock     io.Closer // of the data folder
 
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	once   sync.Once
 	done   chan struct{}
 	err    error // set before done is closed
+
+	closing sync.Once
+	closed  error // what Close returned; set in closing
 }
 
 // Open starts a node and its front ends, and returns once all listen.
 func Open(ctx context.Context, e *env.Env, c *config.Serve, version string) (*Server, error) {
 	s := &Server{env: e, config: c, version: version, pid: os.Getpid(), registry: prometheus.NewRegistry(), done: make(chan struct{})}
 	var err error
-	if s.lock, err = lockFolder(c.Dir); err != nil {
+	if s.lock, err = node.LockFolder(e.FS, c.Dir); err != nil {
 		return nil, err
 	}
 	if err := s.open(ctx); err != nil {
@@ -64,12 +68,15 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.checkPorts(ctx); err != nil {
 		return err
 	}
+	if err := e.FS.RemoveAll(s.downloads()); err != nil {
+		return fmt.Errorf("remove old snapshots: %w", err)
+	}
 	if s.listener, err = e.Net.Listen(ctx, c.PG); err != nil {
 		return fmt.Errorf("listen for PostgreSQL clients on %s: %w", c.PG, err)
 	}
 	s.node, err = node.Open(ctx, e, node.Options{
 		Dir: c.Dir, Name: c.Name, PeerAddress: c.Peer, Advertise: c.Advertise, PgAddress: c.PG, HTTPAddress: c.HTTP,
-		Join: c.Join, TLS: identity, Calls: s.calls(),
+		Join: c.Join, TLS: identity, Calls: s.calls(), Lock: s.lock,
 	})
 	if err != nil {
 		return errors.Join(err, s.listener.Close())
@@ -197,6 +204,11 @@ func (s *Server) HTTPAddr() net.Addr { return s.http.Addr() }
 // Close hands over what the node leads, lets clients finish the transactions
 // that they are in, for at most drainTimeout, and stops.
 func (s *Server) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Server) close() error {
 	s.node.HandOver()
 	drain, cancel := s.env.Clock.WithTimeout(context.Background(), drainTimeout, errStopping)
 	defer cancel()
