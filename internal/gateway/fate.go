@@ -19,29 +19,46 @@ func (g *Gateway) newOperation() (op replica.OperationID) {
 	return op
 }
 
-// resolve finds out what has become of a write whose answer was lost, which had
-// been sent to the leader of db. If it was kept its result is returned; if it
-// was certainly not, an error that lets it be sent again; and if that can't be
-// known the given error, which says that it is indeterminate.
-func (g *Gateway) resolve(ctx context.Context, db Database, op replica.OperationID, lost error) (session.Result, error) {
+// sent is a named write on its way to the leader of a database's epoch, which
+// alone may execute it.
+type sent struct {
+	database  Database
+	operation replica.OperationID
+	// since is a position that was safe before the write was sent: it was
+	// executed after it, or not at all.
+	since base.Seq
+}
+
+// name names a write that is about to be sent. known is what the session has
+// seen of the database.
+func (g *Gateway) name(db Database, op replica.OperationID, known base.Position) sent {
+	s := sent{database: db, operation: op, since: known.Seq}
+	if r := g.local(db); r != nil {
+		s.since = max(s.since, r.Seen())
+	}
+	return s
+}
+
+// resolve finds out what has become of a write whose answer was lost. If it was
+// kept its result is returned; if it was certainly not, an error that lets it
+// be sent again; and if that can't be known the given error, which says that it
+// is indeterminate.
+func (g *Gateway) resolve(ctx context.Context, s sent, lost error) (session.Result, error) {
 	ctx, cancel := g.env.Clock.WithTimeout(ctx, resolveWait, errors.New("the fate of the write is not known in time"))
 	defer cancel()
-	since := base.Seq(0)
-	if r := g.local(db); r != nil {
-		since = r.Seen()
-	}
+	db := s.database
 	for {
 		changed := g.directory.Changed()
 		now, ok := g.directory.Database(db.Name)
 		if !ok || now.ID != db.ID {
 			return session.Result{}, lost
 		}
-		fate, err := g.askFate(ctx, now, op, since)
+		fate, err := g.askFate(ctx, now, s.operation, s.since)
 		switch {
 		case err == nil && fate.Found:
 			return fate.Result, nil
 		case err == nil && fate.Known && fate.Epoch > db.Epoch:
-			return session.Result{}, base.Errorf(base.KindNotLeader, "the write did not reach the leader that was lost")
+			return session.Result{}, base.Errorf(base.KindNotLeader, "the write was not kept by the leader that was lost")
 		case err == nil && !fate.Known:
 			return session.Result{}, lost
 		}

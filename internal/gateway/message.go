@@ -39,7 +39,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// writer builds a message.
+// encoder builds a message.
 type encoder struct{ b []byte }
 
 func newMessage(k messageKind) *encoder { return &encoder{b: []byte{messageVersion, byte(k)}} }
@@ -180,7 +180,13 @@ func (d *decoder) byte() byte {
 	return v
 }
 
-func (d *decoder) bool() bool { return d.byte() != 0 }
+func (d *decoder) bool() bool {
+	v := d.byte()
+	if v > 1 {
+		d.fail("truth value")
+	}
+	return v == 1
+}
 
 func (d *decoder) bytes() []byte {
 	n := d.uint()
@@ -225,8 +231,22 @@ func (d *decoder) value() (v base.Value) {
 	return v
 }
 
-func (d *decoder) values() []base.Value {
+// maxValues bounds the values of a row or statement, and the columns of a
+// result: SQLite's own limits are not higher.
+const maxValues = 1<<15 - 1
+
+// width is the count of values or columns.
+func (d *decoder) width() int {
 	n := d.count()
+	if n > maxValues {
+		d.fail("count")
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) values() []base.Value {
+	n := d.width()
 	if n == 0 {
 		return nil
 	}
@@ -250,7 +270,7 @@ func (d *decoder) statement() replica.Statement {
 }
 
 func (d *decoder) columns() []session.Column {
-	n := d.count()
+	n := d.width()
 	if n == 0 {
 		return nil
 	}

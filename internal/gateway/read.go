@@ -70,7 +70,7 @@ func (s *clientSession) openRead(ctx context.Context, st statement) (session.Row
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {
 			return nil, 0, historyLost(at)
 		}
-		rows, err := readHere(ctx, r, q, st.Statement)
+		rows, err := peek(readHere(ctx, r, q, st.Statement))
 		if err == nil || !elsewhere(err) {
 			return rows, db.ID, err
 		}
@@ -100,6 +100,34 @@ func readHere(ctx context.Context, r replica.Replica, q replica.ReadRequest, st 
 		return nil, errors.Join(err, tx.Close())
 	}
 	return &trackedRows{Rows: rows, closed: func(session.Result) { tx.Close() }}, nil
+}
+
+// peekedRows are rows of which the first was looked at already. A read is held
+// back before its first row: what goes wrong until then may go well elsewhere.
+type peekedRows struct {
+	session.Rows
+	first bool // not given out yet
+	more  bool // there is a first row
+}
+
+func peek(rows session.Rows, err error) (session.Rows, error) {
+	if err != nil {
+		return nil, err
+	}
+	more := rows.Next()
+	if err := rows.Err(); err != nil {
+		return nil, errors.Join(err, rows.Close())
+	}
+	return &peekedRows{Rows: rows, first: true, more: more}, nil
+}
+
+// Next implements session.Rows.
+func (p *peekedRows) Next() bool {
+	if p.first {
+		p.first = false
+		return p.more
+	}
+	return p.more && p.Rows.Next()
 }
 
 // trackedRows calls closed once, when the rows are at their end or closed.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -21,17 +22,32 @@ const (
 // maxForwardBytes bounds a result that travels in one message.
 const maxForwardBytes = 8 << 20
 
-// forwardWrite sends an autocommit write to the leader.
-func (g *Gateway) forwardWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
+// writeAt has the leader of db execute an autocommit write, here or there. When
+// the answer of another node is lost with it, the next leader is asked what has
+// become of the write. known is what the session has seen of the database.
+func (g *Gateway) writeAt(ctx context.Context, db Database, q replica.WriteRequest, known base.Position) (*replica.WriteResult, error) {
+	if db.Leader == g.directory.Self() {
+		r := g.local(db)
+		if r == nil {
+			return nil, notReady(db)
+		}
+		return r.Write(ctx, q)
+	}
+	s := g.name(db, g.newOperation(), known)
+	q.Operation, q.Epoch = s.operation, db.Epoch
 	res, err := g.sendWrite(ctx, db, q)
 	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
 		return res, err
 	}
-	result, err := g.resolve(ctx, db, q.Operation, err)
+	result, err := g.resolve(ctx, s, err)
 	if err != nil {
 		return nil, err
 	}
 	return &replica.WriteResult{Result: result}, nil
+}
+
+func notReady(db Database) error {
+	return base.Errorf(base.KindUnavailable, "this node leads %s and its replica is not ready", db.Name)
 }
 
 func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
@@ -40,6 +56,7 @@ func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteReq
 	e.byte(byte(q.Guard))
 	e.durability(q.Durability)
 	e.operation(q.Operation)
+	e.uint(uint64(q.Epoch))
 	e.uint(uint64(len(q.Statements)))
 	for _, s := range q.Statements {
 		e.statement(s)
@@ -48,7 +65,11 @@ func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteReq
 	if err != nil {
 		return nil, explainForward(err)
 	}
-	return decodeResult(b)
+	res, err := decodeResult(b)
+	if err != nil { // It was executed, whatever it is that it says.
+		return nil, explainForward(base.AsError(err).WithOutcome(base.Indeterminate))
+	}
+	return res, nil
 }
 
 // explainForward words a write whose fate is unknown for the client.
@@ -67,12 +88,12 @@ func (g *Gateway) readAtLeader(ctx context.Context, name string, q replica.ReadR
 		if db.Leader == g.directory.Self() {
 			r := g.local(db)
 			if r == nil {
-				return base.Errorf(base.KindUnavailable, "this node leads %s and its replica is not ready", name)
+				return notReady(db)
 			}
-			rows, err = readHere(ctx, r, q, st)
+			rows, err = peek(readHere(ctx, r, q, st))
 			return err
 		}
-		rows, err = g.openRemoteRead(ctx, db, q, st)
+		rows, err = peek(g.openRemoteRead(ctx, db, q, st))
 		return err
 	})
 	return rows, err
@@ -204,8 +225,6 @@ func (r *remoteRows) Close() error {
 // remoteTx is a transaction that runs on the leader: a WriteTx or a ReadTx of
 // its replica, used through a stream, one message each way a statement.
 type remoteTx struct {
-	gateway  *Gateway
-	database Database
 	stream   transport.Stream
 	cancel   context.CancelCauseFunc
 	position base.Position
@@ -217,20 +236,37 @@ var (
 	_ replica.ReadTx  = (*remoteReadTx)(nil)
 )
 
+// beginWriteAt takes the writer of the leader of db, here or there.
 func (g *Gateway) beginWriteAt(ctx context.Context, db Database, q replica.BeginRequest) (replica.WriteTx, error) {
+	if db.Leader == g.directory.Self() {
+		r := g.local(db)
+		if r == nil {
+			return nil, notReady(db)
+		}
+		return r.BeginWrite(ctx, q)
+	}
 	e := newMessage(msgBegin)
 	e.uint(uint64(db.ID))
 	e.bool(true)
 	e.byte(byte(q.Guard))
+	e.uint(uint64(q.Epoch))
 	e.bool(q.Snapshot != nil)
 	if q.Snapshot != nil {
 		e.position(*q.Snapshot)
 	}
-	return g.openTx(ctx, db, e.done())
+	tx, err := g.openTx(ctx, db, e.done())
+	if err != nil {
+		return nil, err
+	}
+	return tx, nil
 }
 
 func (g *Gateway) beginReadAt(ctx context.Context, db Database, q replica.ReadRequest) (replica.ReadTx, error) {
-	if r := g.local(db); r != nil && db.Leader == g.directory.Self() {
+	if db.Leader == g.directory.Self() {
+		r := g.local(db)
+		if r == nil {
+			return nil, notReady(db)
+		}
 		return r.BeginRead(ctx, q)
 	}
 	e := newMessage(msgBegin)
@@ -254,7 +290,7 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 		cancel(err)
 		return nil, err
 	}
-	t := &remoteTx{gateway: g, database: db, stream: s, cancel: cancel}
+	t := &remoteTx{stream: s, cancel: cancel}
 	b, err := s.Recv()
 	if err == nil {
 		var d *decoder
@@ -266,39 +302,55 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 	if err != nil {
 		cancel(err)
 		if ctx.Err() != nil {
-			return nil, base.AsError(context.Cause(ctx))
+			return nil, stopped(ctx)
 		}
 		return nil, endOfStream(err)
 	}
 	return t, nil
 }
 
-// exchange sends one message and reads its answer. sent says whether the
-// leader may have got it.
-func (t *remoteTx) exchange(ctx context.Context, b []byte) (res *replica.WriteResult, sent bool, err error) {
-	if t.over {
-		return nil, false, base.Errorf(base.KindInvalid, "the transaction is over")
+// stopped is why ctx has ended, in the words of an error for a client.
+func stopped(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if e, ok := errors.AsType[*base.Error](cause); ok {
+		return e
 	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return base.Errorf(base.KindTimeout, "the statement's time ran out")
+	}
+	return base.Errorf(base.KindCanceled, "the statement was canceled")
+}
+
+// exchange sends one message and reads its answer. lost says that the stream
+// broke, so that the leader may have got the message or not.
+func (t *remoteTx) exchange(ctx context.Context, b []byte) (res *replica.WriteResult, lost bool, err error) {
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
-	if err := t.stream.Send(b); err != nil {
-		t.over = true
-		return nil, false, lostTx(err)
-	}
-	answer, err := t.stream.Recv()
+	answer, err := t.ask(b)
 	if err != nil {
 		t.over = true
 		if ctx.Err() != nil {
-			err = base.AsError(context.Cause(ctx))
+			err = stopped(ctx)
 		}
 		return nil, true, lostTx(err)
 	}
 	if kind, _ := kindOf(answer); kind == msgError {
-		return nil, true, decodeError(answer)
+		return nil, false, decodeError(answer)
 	}
-	res, err = decodeResult(answer)
-	return res, true, err
+	if res, err = decodeResult(answer); err != nil {
+		t.over = true
+	}
+	return res, err != nil, err
 }
+
+func (t *remoteTx) ask(b []byte) ([]byte, error) {
+	if err := t.stream.Send(b); err != nil {
+		return nil, err
+	}
+	return t.stream.Recv()
+}
+
+func errTxOver() error { return base.Errorf(base.KindInvalid, "the transaction is over") }
 
 // lostTx is an open transaction whose leader is gone: it was never committed.
 func lostTx(err error) error {
@@ -317,6 +369,9 @@ func lostTx(err error) error {
 
 // Query implements replica.WriteTx.
 func (t *remoteTx) Query(ctx context.Context, s replica.Statement) (session.Rows, error) {
+	if t.over {
+		return nil, errTxOver()
+	}
 	e := newMessage(msgQuery)
 	e.statement(s)
 	res, _, err := t.exchange(ctx, e.done())
@@ -331,31 +386,22 @@ func (t *remoteTx) Alive() bool { return !t.over }
 
 // Commit implements replica.WriteTx. A commit whose answer is lost may stand.
 func (t *remoteTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID) (session.Result, error) {
+	if t.over {
+		return session.Result{}, lostTx(errTxOver())
+	}
 	e := newMessage(msgCommit)
 	e.durability(d)
 	e.operation(op)
-	lost := t.over
-	res, sent, err := t.exchange(ctx, e.done())
-	interrupted := t.over
+	res, lost, err := t.exchange(ctx, e.done())
 	t.close()
-	if err == nil {
+	switch {
+	case err == nil:
 		return res.Result, nil
-	}
-	if !sent || !interrupted || lost {
-		if base.AsError(err).Outcome != base.Indeterminate {
-			return session.Result{}, err
-		}
-	}
-	err = (&base.Error{Kind: base.KindIndeterminate, Message: "the leader was lost before it confirmed the commit", Err: err}).
-		WithOutcome(base.Indeterminate).WithHint("the transaction may have been kept: read before running it again")
-	if ctx.Err() != nil {
+	case !lost:
 		return session.Result{}, err
 	}
-	result, err := t.gateway.resolve(ctx, t.database, op, err)
-	if err != nil && retriable(err) {
-		err = lostTx(err) // It was certainly not kept.
-	}
-	return result, err
+	return session.Result{}, (&base.Error{Kind: base.KindIndeterminate, Message: "the leader was lost before it confirmed the commit", Err: err}).
+		WithOutcome(base.Indeterminate).WithHint("the transaction may have been kept: read before running it again")
 }
 
 // Rollback implements replica.WriteTx. Ending the stream rolls back.

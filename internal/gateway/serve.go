@@ -40,7 +40,7 @@ func (g *Gateway) serveWrite(ctx context.Context, _ base.NodeID, request []byte)
 		return nil, err
 	}
 	r, missing := g.replicaOf(d)
-	q := replica.WriteRequest{Guard: replica.Guard(d.byte()), Durability: d.durability(), Operation: d.operation(), MaxResultBytes: maxForwardBytes}
+	q := replica.WriteRequest{Guard: replica.Guard(d.byte()), Durability: d.durability(), Operation: d.operation(), Epoch: base.Epoch(d.uint()), MaxResultBytes: maxForwardBytes}
 	for n := d.count(); n > 0 && d.err == nil; n-- {
 		q.Statements = append(q.Statements, d.statement())
 	}
@@ -157,7 +157,7 @@ func (g *Gateway) beginFor(ctx context.Context, header []byte) (tx replica.Write
 		}
 		return readOnlyTx{read}, read.Position(), nil
 	}
-	q := replica.BeginRequest{Guard: replica.Guard(d.byte())}
+	q := replica.BeginRequest{Guard: replica.Guard(d.byte()), Epoch: base.Epoch(d.uint())}
 	if d.bool() {
 		at = d.position()
 		q.Snapshot = &at

@@ -170,10 +170,15 @@ func (s *clientSession) saw(db base.DatabaseID, r session.Result) {
 	if r.Reached != "" {
 		s.commit = r
 	}
-	if r.Position.Seq == 0 {
+	s.seen(db, r.Position)
+}
+
+// seen takes a position into the session's token.
+func (s *clientSession) seen(db base.DatabaseID, p base.Position) {
+	if p.Seq == 0 {
 		return
 	}
-	if t, err := s.token.With(db, r.Position); err == nil {
+	if t, err := s.token.With(db, p); err == nil {
 		s.token = t // A session has one database, so there is always room.
 	}
 }
@@ -202,6 +207,7 @@ func (s *clientSession) end(ctx context.Context, commit bool) (session.Rows, err
 	s.tx = nil
 	if !commit || tx.failed {
 		tx.rollback()
+		s.seen(tx.database, tx.last.Position) // What was read was read.
 		return done(session.Result{Tag: "ROLLBACK"}), nil
 	}
 	ctx, stop := s.cancelable(ctx, writeTimeout)

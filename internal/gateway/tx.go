@@ -16,6 +16,7 @@ import (
 type transaction struct {
 	session  *clientSession
 	database base.DatabaseID
+	at       Database // whose leader has the writer
 
 	reader replica.ReadTx  // the snapshot, until the first write
 	last   session.Result  // of the last read
@@ -98,6 +99,11 @@ func (t *transaction) write(ctx context.Context, st statement) (session.Rows, er
 		}
 	}
 	rows, err := t.writer.Query(ctx, st.Statement)
+	if err == nil {
+		// What the writer shows is safe: the session has seen it, even if it
+		// rolls its own changes back.
+		t.session.seen(t.database, rows.Result().Position)
+	}
 	if err == nil && st.description.Kind == session.Schema {
 		t.changedSchema = true
 	}
@@ -119,12 +125,8 @@ func (t *transaction) takeWriter(ctx context.Context, guard replica.Guard) error
 	ctx, stop := s.gateway.env.Clock.WithTimeout(ctx, writeTimeout, base.Errorf(base.KindTimeout, "other writes held the writer for %v", writeTimeout))
 	defer stop()
 	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
-		t.database = db.ID
-		if r := s.gateway.local(db); r != nil && db.Leader == s.gateway.directory.Self() {
-			t.writer, err = r.BeginWrite(ctx, q)
-		} else {
-			t.writer, err = s.gateway.beginWriteAt(ctx, db, q)
-		}
+		t.database, t.at, q.Epoch = db.ID, db, db.Epoch
+		t.writer, err = s.gateway.beginWriteAt(ctx, db, q)
 		return err
 	})
 	if err != nil {
@@ -183,7 +185,17 @@ func (t *transaction) commit(ctx context.Context) (session.Result, error) {
 		}
 		return t.last, nil
 	}
-	return t.writer.Commit(ctx, t.session.settings.durability, t.session.gateway.newOperation())
+	g := t.session.gateway
+	s := g.name(t.at, g.newOperation(), t.session.token.Get(t.database))
+	res, err := t.writer.Commit(ctx, t.session.settings.durability, s.operation)
+	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
+		return res, err
+	}
+	res, err = g.resolve(ctx, s, err)
+	if err != nil && retriable(err) {
+		err = lostTx(err) // It was certainly not kept.
+	}
+	return res, err
 }
 
 func (t *transaction) rollback() {

@@ -19,14 +19,7 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 	var at base.DatabaseID
 	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
 		at = db.ID
-		if r := s.gateway.local(db); r != nil && db.Leader == s.gateway.directory.Self() {
-			res, err = r.Write(ctx, q)
-			return err
-		}
-		if q.Operation == (replica.OperationID{}) {
-			q.Operation = s.gateway.newOperation() // The answer may be lost on its way.
-		}
-		res, err = s.gateway.forwardWrite(ctx, db, q)
+		res, err = s.gateway.writeAt(ctx, db, q, s.token.Get(db.ID))
 		return err
 	})
 	if err != nil {
