@@ -64,7 +64,7 @@ func (n *Node) CreateDatabase(ctx context.Context, name string, p base.Policy) e
 
 func tooLate(name string) *base.Error {
 	return &base.Error{
-		Kind: base.KindTimeout, Message: fmt.Sprintf("database %q is agreed on, and had no serving leader within %v", name, readyWait),
+		Kind: base.KindTimeout, Message: fmt.Sprintf("the change of database %q is agreed on, but it had no serving leader within %v", name, readyWait),
 		Outcome: base.Done, Hint: "skein status shows why",
 	}
 }
@@ -99,7 +99,7 @@ func (n *Node) awaitServing(ctx context.Context, name string) error {
 func (n *Node) unserved(ctx context.Context, name string, last error) error {
 	e := tooLate(name)
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		e.Kind, e.Message = base.KindCanceled, fmt.Sprintf("database %q is agreed on; the wait until it serves was given up", name)
+		e.Kind, e.Message = base.KindCanceled, fmt.Sprintf("the change of database %q is agreed on; the wait until it serves was given up", name)
 	}
 	e.Err = last
 	return e
@@ -301,12 +301,22 @@ type switchoverRequest struct {
 }
 
 // Switchover moves a database's leadership to target, or to the best follower
-// when target is 0, without losing or failing a write, and returns who leads.
+// when target is 0, without losing or failing a write, and returns who leads,
+// and serves by then.
 func (n *Node) Switchover(ctx context.Context, name string, target base.NodeID) (base.NodeID, error) {
 	db, err := n.Database(name)
 	if err != nil {
 		return 0, err
 	}
+	leads, err := n.moveLeader(ctx, db, target)
+	if err != nil {
+		return 0, err
+	}
+	return leads, n.awaitServing(ctx, name)
+}
+
+// moveLeader returns when another leader is agreed on.
+func (n *Node) moveLeader(ctx context.Context, db catalog.Database, target base.NodeID) (base.NodeID, error) {
 	control := n.control.Leader()
 	if control == 0 {
 		return 0, base.Errorf(base.KindNoLeader, "the control plane has no leader just now").WithHint("try again; skein status shows why")

@@ -20,6 +20,18 @@ const lockFile = "lock"
 // so, as names have no dots.
 const removedSuffix = ".removed"
 
+// emptyFolder is the hint for a folder that can't be used.
+const emptyFolder = "take the folder away and let the node join again with an empty one"
+
+// withHint says what to do about a folder that can't be used.
+func withHint(err error) error {
+	e := base.AsError(err)
+	if e.Hint != "" || e.Kind != base.KindCorrupt && e.Kind != base.KindWrongCluster {
+		return err
+	}
+	return base.Errorf(e.Kind, "%w", err).WithHint(emptyFolder)
+}
+
 type unlocked struct{}
 
 // Close implements io.Closer.
@@ -60,14 +72,13 @@ func (n *Node) checkCluster() error {
 			return nil // A new node.
 		}
 	}
-	const hint = "take the folder away and let the node join again with an empty one"
 	switch {
 	case noted == 0 || noted == known:
 		return nil
 	case known == 0:
-		return base.Errorf(base.KindCorrupt, "the folder %s belongs to cluster %016x, and its control.db is gone", n.options.Dir, noted).WithHint(hint)
+		return base.Errorf(base.KindCorrupt, "the folder %s belongs to cluster %016x, and its control.db is gone", n.options.Dir, noted).WithHint(emptyFolder)
 	}
-	return base.Errorf(base.KindWrongCluster, "the folder %s belongs to cluster %016x, and its control.db to cluster %016x", n.options.Dir, noted, known).WithHint(hint)
+	return base.Errorf(base.KindWrongCluster, "the folder %s belongs to cluster %016x, and its control.db to cluster %016x", n.options.Dir, noted, known).WithHint(emptyFolder)
 }
 
 func (n *Node) databaseDir() string { return n.options.Dir + "/db" }

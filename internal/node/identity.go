@@ -47,8 +47,7 @@ func ReadIdentity(f env.FS, dir string) (id Identity, found bool, err error) {
 	}
 	var j identityJSON
 	if err := json.Unmarshal(b, &j); err != nil || j.CRC != j.sum() {
-		return id, false, base.Errorf(base.KindCorrupt, "%s/%s is damaged", dir, IdentityFile).
-			WithHint("take the folder away and let the node join again with an empty one")
+		return id, false, base.Errorf(base.KindCorrupt, "%s/%s is damaged", dir, IdentityFile).WithHint(emptyFolder)
 	}
 	if j.Version != 1 {
 		return id, false, base.Errorf(base.KindUnsupported, "%s/%s has version %d; this program reads version 1", dir, IdentityFile, j.Version)
@@ -102,6 +101,9 @@ func settle(e *env.Env, o Options) (Identity, error) {
 	}
 	if found {
 		return id, nil
+	}
+	if _, err := e.FS.Stat(o.Dir + "/control.db"); err == nil {
+		return id, base.Errorf(base.KindCorrupt, "the folder %s has a control.db, and its %s is gone", o.Dir, IdentityFile).WithHint(emptyFolder)
 	}
 	if id.Node = o.ID; id.Node == 0 {
 		id.Node = NewNodeID(e.Rand)

@@ -123,7 +123,7 @@ func (n *Node) build() error {
 	}
 	c, err := control.Open(n.env, control.Options{Dir: n.options.Dir, Self: n.identity.Node, VFS: n.env.VFS, Messenger: messenger{n.transport}})
 	if err != nil {
-		return errors.Join(err, n.transport.Close())
+		return errors.Join(withHint(err), n.transport.Close())
 	}
 	n.control = c
 	if err := errors.Join(n.checkCluster(), n.sweep()); err != nil {

@@ -24,7 +24,7 @@ type cluster struct {
 }
 
 func logger() *slog.Logger {
-	level := slog.LevelError
+	level := slog.LevelError + 1 // What goes wrong in tests is meant to.
 	if os.Getenv("SKEIN_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}

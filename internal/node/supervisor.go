@@ -73,6 +73,7 @@ func (s *supervisor) supervise() {
 	defer s.endWaiters()
 	term, moved := n.control.Term(), n.control.LeaderChanged()
 	over := func() bool { return ctx.Err() != nil || n.control.Term() != term || !n.control.IsLeader() }
+	began := n.env.Clock.Now()
 	core := failover.New(failover.Config{Self: n.identity.Node, Lease: n.options.Lease}, n.now())
 	step := func(e failover.Event) {
 		for _, effect := range core.Step(n.now(), e) {
@@ -81,7 +82,8 @@ func (s *supervisor) supervise() {
 	}
 	for !over() {
 		changed := n.control.Changed()
-		s.feed(step, n.control.State())
+		state := n.control.State()
+		s.feed(step, state, began)
 		timer := n.env.Clock.NewTimer(n.options.Lease / 8)
 		again := false
 		for !again {
@@ -95,6 +97,7 @@ func (s *supervisor) supervise() {
 			case e := <-s.inbox:
 				step(e)
 			case <-timer.C():
+				s.listen(step, state, began)
 				step(failover.Tick{})
 				timer.Reset(n.options.Lease / 8)
 			}
@@ -109,7 +112,7 @@ func (n *Node) now() failover.Instant {
 
 // feed tells the core the whole state of the control plane; what it knows
 // already changes nothing.
-func (s *supervisor) feed(step func(failover.Event), state *catalog.State) {
+func (s *supervisor) feed(step func(failover.Event), state *catalog.State, began time.Time) {
 	leads := make(map[base.NodeID]int)
 	for _, db := range state.Databases() {
 		leads[db.Leader]++
@@ -119,11 +122,7 @@ func (s *supervisor) feed(step func(failover.Event), state *catalog.State) {
 		nodes = append(nodes, failover.Node{ID: m.ID, Active: m.State == catalog.NodeIsActive, Load: leads[m.ID]})
 	}
 	step(failover.Nodes{Nodes: nodes})
-	for _, m := range state.Nodes() {
-		if m.ID != s.node.identity.Node {
-			step(failover.NodeReach{Node: m.ID, Reach: reachOf(s.node.reach.get(m.ID))})
-		}
-	}
+	s.listen(step, state, began)
 	for _, db := range state.Databases() {
 		if db.Dropped {
 			step(failover.Forget{Database: db.ID})
@@ -301,7 +300,7 @@ func (n *Node) handOver() {
 		turn <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turn }()
-			if _, err := n.Switchover(ctx, db.Name, 0); err != nil {
+			if _, err := n.moveLeader(ctx, db, 0); err != nil {
 				n.log.Info("could not hand over before stopping", "database", db.Name, "err", err)
 			}
 		})
