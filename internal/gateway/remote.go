@@ -61,7 +61,9 @@ func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteReq
 	for _, s := range q.Statements {
 		e.statement(s)
 	}
-	b, err := g.transport.Call(ctx, db.Leader, writeMethod, e.done())
+	waiting, stop := g.whileAlive(ctx, db)
+	b, err := g.transport.Call(waiting, db.Leader, writeMethod, e.done())
+	stop()
 	if err != nil {
 		return nil, explainForward(err)
 	}
@@ -115,7 +117,12 @@ func (g *Gateway) openRemoteRead(ctx context.Context, db Database, q replica.Rea
 	e.uint(uint64(db.ID))
 	encodeReadRequest(e, q)
 	e.statement(st)
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	ctx, stop := g.whileAlive(ctx, db)
+	cancel := func(cause error) {
+		end(cause)
+		stop()
+	}
 	s, err := g.transport.OpenStream(ctx, db.Leader, readService, e.done())
 	if err != nil {
 		cancel(err)
@@ -123,6 +130,9 @@ func (g *Gateway) openRemoteRead(ctx context.Context, db Database, q replica.Rea
 	}
 	r := &remoteRows{stream: s, cancel: cancel}
 	if err := r.open(); err != nil {
+		if context.Cause(ctx) == errLeaderSilent {
+			err = errLeaderSilent // Nothing was read; the next leader can be asked.
+		}
 		cancel(err)
 		return nil, err
 	}
