@@ -165,6 +165,10 @@ func (c *cluster) whole(database string) {
 		if reachable < len(c.nodes) || s.Cluster.Leader == "" {
 			return fmt.Errorf("%d of %d nodes answer, control leader %q", reachable, len(c.nodes), s.Cluster.Leader)
 		}
+		// A majority of an odd number survives what the test does next.
+		if want := (len(c.nodes) - 1) | 1; len(s.Cluster.Voters) < want {
+			return fmt.Errorf("%d of %d voters", len(s.Cluster.Voters), want)
+		}
 		if database == "" {
 			return nil
 		}
