@@ -78,7 +78,7 @@ func (n *Node) noteRemoval(s *catalog.State) bool {
 	}
 	m, ok := s.Node(n.identity.Node)
 	out := s.ClusterID() != 0 && (!ok || m.State == catalog.NodeLeft)
-	if !out && n.control.Role() != control.RoleRemoved {
+	if !out && n.control.Role() != control.RoleRemoved && !n.outcast.Load() {
 		return false
 	}
 	n.fail(removedError())

@@ -41,6 +41,7 @@ type Node struct {
 	// The state that was read from disk may be older than what this node has
 	// done in its last life: no file is removed because of it.
 	confirmed  atomic.Bool
+	outcast    atomic.Bool            // set once a peer has said that this node was removed
 	addressed  map[base.NodeID]string // the addresses given to the transport; watchControl's
 	swept      bool                   // watchControl's
 	heard      heard
@@ -146,6 +147,7 @@ func (n *Node) start(ctx context.Context) error {
 	})
 	n.wg.Go(n.watchControl)
 	n.wg.Go(n.supervisor.run)
+	n.wg.Go(n.watchStanding)
 	n.wg.Go(func() {
 		n.enter()
 		n.confirm()

@@ -52,6 +52,7 @@ func (n *Node) handle() {
 			return n.control.HandleCall(ctx, from, method, request)
 		})
 	}
+	t.HandleCall(standingMethod, n.serveStanding)
 	t.HandleCall(promiseMethod, n.servePromise)
 	t.HandleCall(releaseMethod, n.serveRelease)
 	t.HandleCall(importMethod, n.serveImport)
