@@ -130,6 +130,7 @@ func (w *writer) beginEpoch(first base.Seq) error {
 		return err
 	}
 	w.publish(nil)
+	w.replica.wakeFlusher()
 	return nil
 }
 
@@ -171,6 +172,9 @@ func (l *leading) flush(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.replica.flushWanted:
+		}
+		if l.replica.changes.Flushed() >= l.replica.changes.End().Seq {
+			continue // The writer has flushed by itself.
 		}
 		seq, err := l.replica.changes.Sync()
 		if err != nil {

@@ -24,7 +24,7 @@ const (
 	maxBatchWrites  = 1024    // transactions in one group commit
 	maxBatchBytes   = 4 << 20 // of log entries in one group commit
 	gatherFrom      = 6       // writes a batch from which on it is worth waiting for more
-	gatherTries     = 4
+	gatherTries     = 12
 	gatherPause     = 100 * time.Microsecond
 	maxResultBytes  = 64 << 20
 	setPositionSQL  = "UPDATE _skein_position SET epoch = ?1, seq = ?2 WHERE id = 1"
@@ -75,6 +75,8 @@ type writer struct {
 	acks     *acks
 	inbox    chan job
 	usual    float64 // how many writes a batch had lately
+	// unflushed says that a batch was published and its flush not yet seen to.
+	unflushed bool
 	// wakeSenders tells those who ship the log that it has grown.
 	wakeSenders func()
 	end         base.Seq // of the last batch that SQLite committed
@@ -114,10 +116,35 @@ func (w *writer) run(ctx context.Context) error {
 		case j.quiet != nil:
 			j.quiet()
 		}
+		if err == nil {
+			err = w.flushIdle()
+		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// flushIdle flushes the log in this goroutine when nothing else waits for it:
+// that saves waking the flusher, and is otherwise the same.
+func (w *writer) flushIdle() error {
+	if !w.unflushed {
+		return nil
+	}
+	w.unflushed = false
+	if len(w.inbox) > 0 {
+		w.replica.wakeFlusher()
+		return nil
+	}
+	if w.replica.changes.Flushed() >= w.end {
+		return nil // One more sync would only write down that there is none to do.
+	}
+	seq, err := w.replica.changes.Sync()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errFlush, err)
+	}
+	w.acks.locallyFlushed(seq)
+	return nil
 }
 
 // gather lets the inbox fill for a moment when batches have been large lately
@@ -202,6 +229,7 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 	if err := w.seal(jobs[:n], end); err != nil {
 		return err
 	}
+	w.replica.wakeFlusher()
 	return w.commitBatch(jobs[n:])
 }
 
@@ -479,8 +507,8 @@ func (w *writer) publish(jobs []*writeJob) {
 	p := base.Position{Epoch: w.epoch, Seq: w.end}
 	w.replica.executed.raise(w.end)
 	w.acks.publish(p, w.replica.changes.Flushed(), groups)
-	w.replica.wakeFlusher()
 	w.wakeSenders()
+	w.unflushed = true
 }
 
 // settle answers the client; it is called exactly once, from any goroutine.
