@@ -84,7 +84,7 @@ func (g *Gateway) guardFor(o session.Options) (replica.Guard, error) {
 	guard, ok := g.directory.Guard(o.User, o.Database)
 	if !ok {
 		return 0, base.Errorf(base.KindForbidden, "user %q has no right on database %q", o.User, o.Database).
-			WithHint("an admin grants it: skein user grant %s %s read|write|admin", o.User, o.Database)
+			WithHint("an admin grants it: skein user grant %s read|write|admin %s", o.User, o.Database)
 	}
 	return guard, nil
 }

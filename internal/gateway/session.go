@@ -132,7 +132,11 @@ func (st statement) writes() bool {
 func (st statement) permit() error {
 	if st.writes() && st.guard < replica.GuardWrite {
 		return base.Errorf(base.KindForbidden, "%s needs the right to write", st.description.Tag).
-			WithHint("an admin grants it: skein user grant USER DATABASE write")
+			WithHint("an admin grants it: skein user grant USER write DATABASE")
+	}
+	if st.description.Kind == session.Schema && st.guard < replica.GuardAdmin {
+		return base.Errorf(base.KindForbidden, "%s changes the schema and needs the right admin", st.description.Tag).
+			WithHint("an admin grants it: skein user grant USER admin DATABASE")
 	}
 	return nil
 }

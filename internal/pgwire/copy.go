@@ -284,11 +284,29 @@ func (w *copyWriter) flush() error {
 func (w *copyWriter) oneByOne(first error) error {
 	n := len(w.columns)
 	for i, line := range w.lines {
-		if err := w.insert(w.args[i*n:(i+1)*n], 1); err != nil {
+		err := w.insert(w.args[i*n:(i+1)*n], 1)
+		if err != nil && base.AsError(err).State() == inFailedTransaction {
+			break // The batch's failure was the transaction's; it tells more.
+		}
+		if err != nil {
 			return w.at(line, err)
 		}
 	}
-	return w.at(w.lines[0], first)
+	return w.among(first)
+}
+
+// inFailedTransaction is the SQLSTATE of what comes after a failure.
+const inFailedTransaction = "25P02"
+
+// among names the lines of the batch, one of which an error is about.
+func (w *copyWriter) among(err error) error {
+	first, last := w.lines[0], w.lines[len(w.lines)-1]
+	if first == last || endsConnection(err) {
+		return w.at(first, err)
+	}
+	e := *base.AsError(err)
+	e.Op = fmt.Sprintf("COPY %s, lines %d to %d", w.cmd.table, first, last)
+	return &e
 }
 
 func (w *copyWriter) insert(args []base.Value, rows int) error {
