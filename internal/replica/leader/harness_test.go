@@ -1,0 +1,483 @@
+package leader_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/replica/leader"
+	"github.com/skeindb/skein/internal/replica/stream"
+	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/transport"
+	"github.com/skeindb/skein/internal/transport/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const database = base.DatabaseID(7)
+
+// cluster is the replicas of one database on a network in memory, in virtual
+// time, with a control plane that does what the test says.
+type cluster struct {
+	t    *testing.T
+	root string
+	net  *mem.Network
+
+	mu struct {
+		sync.Mutex // guards all below
+		members    map[base.NodeID]*member
+		record     leader.Assignment
+		effects    []leadership.Effect
+		active     base.Epoch // the last epoch whose leader serves
+		deaf       bool       // proposals of the leader are not recorded
+	}
+}
+
+// member is one running node.
+type member struct {
+	id      base.NodeID
+	wire    *mem.Transport
+	replica *leader.Replica
+	stop    context.CancelCauseFunc
+	done    chan error
+	files   *filter
+}
+
+// run runs a test on replicas 1 to n, the first of which leads epoch 1.
+func run(t *testing.T, n int, policy func(*base.Policy), f func(t *testing.T, c *cluster)) {
+	t.Helper()
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, root: root}
+		c.net = mem.NewNetwork(env.Real(quiet()), mem.Options{})
+		c.mu.members = make(map[base.NodeID]*member)
+		p := base.DefaultPolicy()
+		if policy != nil {
+			policy(&p)
+		}
+		c.mu.record = leader.Assignment{Policy: p}
+		for id := range base.NodeID(n) {
+			c.mu.record.Replicas = append(c.mu.record.Replicas, id+1)
+		}
+		c.mu.record.Counting = leadership.Count(c.mu.record.Replicas, p)
+		for id := range base.NodeID(n) {
+			c.open(id + 1)
+		}
+		defer c.close()
+		c.appoint(1)
+		f(t, c)
+	})
+}
+
+func quiet() *slog.Logger {
+	if testing.Verbose() && os.Getenv("SKEIN_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func (c *cluster) close() {
+	for _, id := range c.ids() {
+		if err := c.stop(id); err != nil {
+			c.t.Errorf("replica %d: %v", id, err)
+		}
+	}
+}
+
+func (c *cluster) ids() []base.NodeID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []base.NodeID
+	for id := range c.mu.members {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (c *cluster) dir(id base.NodeID) string { return fmt.Sprintf("%s/%d", c.root, id) }
+
+func (c *cluster) file(id base.NodeID) string { return c.dir(id) + "/shop.sqlite" }
+
+// open starts a node.
+func (c *cluster) open(id base.NodeID) *member {
+	c.t.Helper()
+	m := &member{id: id, wire: c.net.Join(id, fmt.Sprintf("node%d", id)), done: make(chan error, 1)}
+	e := env.Real(quiet().With("node", id))
+	m.files = &filter{FS: e.FS}
+	e.FS = m.files
+	r, err := leader.Open(c.t.Context(), e, leader.Options{
+		Dir: c.dir(id), Cluster: 1, Database: database, Name: "shop", Transport: m.wire,
+		Events: leader.Events{Effect: c.obey, Active: c.serves},
+	})
+	if err != nil {
+		c.t.Fatalf("open replica %d: %v", id, err)
+	}
+	m.replica = r
+	c.serve(m)
+	c.mu.Lock()
+	c.mu.members[id] = m
+	c.mu.Unlock()
+	ctx, stop := context.WithCancelCause(context.Background())
+	m.stop = stop
+	r.Assign(c.record())
+	go func() { m.done <- r.Run(ctx) }()
+	return m
+}
+
+// serve joins the node to the network.
+func (c *cluster) serve(m *member) {
+	m.wire.HandleStream(leader.FollowService, func(ctx context.Context, from base.NodeID, header []byte, s transport.Stream) error {
+		q, err := stream.DecodeFollow(header)
+		if err != nil {
+			return err
+		}
+		return m.replica.ServeFollow(ctx, from, q, s)
+	})
+	m.wire.HandleStream(leader.SnapshotService, func(ctx context.Context, _ base.NodeID, _ []byte, s transport.Stream) error {
+		return m.replica.ServeSnapshot(ctx, s)
+	})
+	m.wire.HandleFile(leader.SnapshotFile, func(_ context.Context, _ base.NodeID, name string) (transport.ReadAtCloser, int64, error) {
+		f, size, err := m.replica.OpenSnapshot(filepath.Base(name))
+		if err != nil {
+			return nil, 0, err
+		}
+		return f, size, nil
+	})
+	for peer := range base.NodeID(6) {
+		if peer != 0 && peer != m.id {
+			m.wire.SetPeer(peer, fmt.Sprintf("node%d", peer))
+		}
+	}
+	if err := m.wire.Start(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// stop stops a node in order and returns why its replica ended.
+func (c *cluster) stop(id base.NodeID) error {
+	m := c.member(id)
+	m.stop(nil)
+	err := <-m.done
+	m.wire.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.mu.members, id)
+	return err
+}
+
+// kill makes a node end as kill -9 does: what its process had written is there,
+// and nothing is written on its way out.
+func (c *cluster) kill(id base.NodeID) {
+	c.t.Helper()
+	c.net.Down(id)
+	synctest.Wait()
+	saved := c.dir(id) + ".killed"
+	if err := os.CopyFS(saved, os.DirFS(c.dir(id))); err != nil {
+		c.t.Fatal(err)
+	}
+	c.stop(id)
+	if err := os.RemoveAll(c.dir(id)); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Rename(saved, c.dir(id)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.net.Up(id)
+}
+
+func (c *cluster) member(id base.NodeID) *member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.mu.members[id]
+	if m == nil {
+		c.t.Fatalf("node %d does not run", id)
+	}
+	return m
+}
+
+func (c *cluster) replica(id base.NodeID) *leader.Replica { return c.member(id).replica }
+
+func (c *cluster) record() leader.Assignment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.record
+}
+
+// change changes the record and tells everybody.
+func (c *cluster) change(f func(*leader.Assignment)) {
+	c.mu.Lock()
+	f(&c.mu.record)
+	a := c.mu.record
+	var all []*member
+	for _, m := range c.mu.members {
+		all = append(all, m)
+	}
+	c.mu.Unlock()
+	for _, m := range all {
+		m.replica.Assign(a)
+	}
+}
+
+// obey is the control plane's part of a change of the counting.
+func (c *cluster) obey(epoch base.Epoch, e leadership.Effect) {
+	c.mu.Lock()
+	c.mu.effects = append(c.mu.effects, e)
+	record := e.Kind == leadership.ProposeCounting && !c.mu.deaf && epoch == c.mu.record.Epoch &&
+		e.Counting.Revision == c.mu.record.Counting.Revision+1
+	c.mu.Unlock()
+	if record {
+		c.change(func(a *leader.Assignment) { a.Counting = e.Counting })
+	}
+}
+
+func (c *cluster) serves(epoch base.Epoch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.active = max(c.mu.active, epoch)
+}
+
+// name makes a node the leader of the next epoch, in the record.
+func (c *cluster) name(id base.NodeID) {
+	c.change(func(a *leader.Assignment) { a.Epoch, a.Leader = a.Epoch+1, id })
+}
+
+// appoint does so and waits until it serves.
+func (c *cluster) appoint(id base.NodeID) {
+	c.t.Helper()
+	c.name(id)
+	epoch := c.record().Epoch
+	c.eventually(fmt.Sprintf("node %d serves in epoch %d", id, epoch), func() bool {
+		e, ok := c.replica(id).Leading()
+		return ok && e == epoch
+	})
+}
+
+// promise asks a node as an election does.
+func (c *cluster) promise(id base.NodeID) leadership.PromiseReply {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	reply, err := c.replica(id).Promise(ctx, leadership.PromiseRequest{Database: database, Epoch: c.record().Epoch + 1})
+	if err != nil {
+		c.t.Fatalf("promise of node %d: %v", id, err)
+	}
+	return reply
+}
+
+// elect holds an election among some nodes: the best of those that are evidence
+// leads. It fails the test when they are too few to be sure.
+func (c *cluster) elect(voters ...base.NodeID) base.NodeID {
+	c.t.Helper()
+	var best base.NodeID
+	var at base.Position
+	var wait time.Duration
+	answers := 0
+	for _, id := range voters {
+		p := c.promise(id)
+		if !p.Granted || p.Fresh {
+			continue
+		}
+		answers++
+		wait = max(wait, p.LeaseRemaining)
+		if best == 0 || at.Less(p.Position) {
+			best, at = id, p.Position
+		}
+	}
+	if need := c.record().Counting.Answers(); answers < need {
+		c.t.Fatalf("%d answers that are evidence; %d are needed", answers, need)
+	}
+	time.Sleep(wait)
+	c.name(best)
+	return best
+}
+
+func (c *cluster) eventually(what string, f func() bool) {
+	c.t.Helper()
+	for began := time.Now(); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > 60*time.Second {
+			c.t.Fatalf("not within 60 s: %s\n%s", what, c.describe())
+		}
+	}
+}
+
+func (c *cluster) describe() string {
+	var b strings.Builder
+	for _, id := range c.ids() {
+		s := c.replica(id).Status()
+		fmt.Fprintf(&b, "%d: %s epoch %d appended %v safe %d applied %v start %d %s\n", id, s.Role, s.Epoch, s.Appended, s.Safe, s.Applied, s.LogStart, s.Error)
+	}
+	return b.String()
+}
+
+// level waits until all nodes have applied what the leader has.
+func (c *cluster) level() {
+	c.t.Helper()
+	c.eventually("all replicas are level", func() bool {
+		want := c.replica(c.record().Leader).Status().Appended
+		for _, id := range c.ids() {
+			s := c.replica(id).Status()
+			if s.Applied != want || s.Appended != want || s.Safe < want.Seq {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// same waits until all are level and compares what they hold.
+func (c *cluster) same() {
+	c.t.Helper()
+	c.level()
+	var want string
+	for _, id := range c.ids() {
+		got, _, err := c.replica(id).ContentHash(c.t.Context())
+		if err != nil {
+			c.t.Fatalf("hash of replica %d: %v", id, err)
+		}
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			c.t.Errorf("replica %d holds something else than the first", id)
+		}
+	}
+}
+
+func statement(sql string, args ...any) replica.Statement {
+	s := replica.Statement{SQL: sql}
+	for _, a := range args {
+		switch v := a.(type) {
+		case int:
+			s.Args = append(s.Args, base.IntValue(int64(v)))
+		case string:
+			s.Args = append(s.Args, base.TextValue(v))
+		case []byte:
+			s.Args = append(s.Args, base.BlobValue(v))
+		}
+	}
+	return s
+}
+
+func request(sql string, args ...any) replica.WriteRequest {
+	return replica.WriteRequest{Statements: []replica.Statement{statement(sql, args...)}, Guard: replica.GuardAdmin}
+}
+
+// try runs a write at a node, for at most 20 s.
+func (c *cluster) try(id base.NodeID, q replica.WriteRequest) (*replica.WriteResult, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return c.replica(id).Write(ctx, q)
+}
+
+// write runs a write that must succeed at the leader.
+func (c *cluster) write(sql string, args ...any) session.Result {
+	c.t.Helper()
+	res, err := c.try(c.record().Leader, request(sql, args...))
+	if err != nil {
+		c.t.Fatalf("%s: %v", sql, err)
+	}
+	return res.Result
+}
+
+// query reads at a node and returns the values, rows by ";", columns by ",".
+func (c *cluster) query(id base.NodeID, q replica.ReadRequest, sql string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tx, err := c.replica(id).BeginRead(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	defer tx.Close()
+	rows, err := tx.Query(ctx, statement(sql))
+	if err != nil {
+		return "", err
+	}
+	return text(rows)
+}
+
+func text(rows session.Rows) (string, error) {
+	defer rows.Close()
+	var lines []string
+	for rows.Next() {
+		var line []string
+		for _, v := range rows.Row() {
+			line = append(line, word(v))
+		}
+		lines = append(lines, strings.Join(line, ","))
+	}
+	return strings.Join(lines, ";"), rows.Err()
+}
+
+func word(v base.Value) string {
+	switch v.Kind {
+	case base.Integer:
+		return strconv.FormatInt(v.Int, 10)
+	case base.Real:
+		return strconv.FormatFloat(v.Float, 'g', -1, 64)
+	case base.Null:
+		return "NULL"
+	}
+	return string(v.Bytes)
+}
+
+// read reads whatever a node has; it must succeed.
+func (c *cluster) read(id base.NodeID, sql string) string {
+	c.t.Helper()
+	got, err := c.query(id, replica.ReadRequest{}, sql)
+	if err != nil {
+		c.t.Fatalf("node %d: %s: %v", id, sql, err)
+	}
+	return got
+}
+
+func (c *cluster) expect(id base.NodeID, sql, want string) {
+	c.t.Helper()
+	if got := c.read(id, sql); got != want {
+		c.t.Errorf("node %d: %s: got %q, want %q", id, sql, got, want)
+	}
+}
+
+// mute cuts what a node sends to another and back.
+func (c *cluster) mute(a, b base.NodeID) { c.net.Cut(a, b); c.net.Cut(b, a) }
+
+func (c *cluster) heal(a, b base.NodeID) { c.net.Heal(a, b); c.net.Heal(b, a) }
+
+func wantKind(t *testing.T, err error, kind base.Kind, outcome base.Outcome) {
+	t.Helper()
+	e := base.AsError(cmpErr(err))
+	got := e.Outcome
+	if got == "" {
+		got = base.NotDone
+	}
+	if err == nil || e.Kind != kind || got != outcome {
+		t.Errorf("got %v (%s, %s), want %s, %s", err, e.Kind, got, kind, outcome)
+	}
+}
+
+func cmpErr(err error) error {
+	if err == nil {
+		return base.Errorf(base.KindInternal, "no error")
+	}
+	return err
+}
+
+// filter is a disk that does to chosen files what the test wants.
+type filter struct {
+	env.FS
+}
