@@ -61,6 +61,9 @@ func (a *app) serveCommand() *cobra.Command {
 func (a *app) serve(c *cobra.Command, settings *config.Serve) error {
 	log := newLogger(a.err, settings)
 	e := env.Real(log)
+	if err := a.setClock(e); err != nil {
+		return err
+	}
 	ctx, stop := a.interruptible(c.Context())
 	n, err := openNode(ctx, e, settings)
 	interrupted := stop() // From here on signals end the node in order.
