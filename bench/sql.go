@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// warmUp is the least length of a warm-up.
+const warmUp = 3 * time.Second
+
 // target is a system that pgbench, or the bench itself, puts load on.
 type target struct {
 	name string
@@ -121,7 +124,7 @@ func (b *bench) loadSkein(ctx context.Context, c *cluster) (*target, error) {
 func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) error {
 	for _, s := range systems {
 		say("warming up %s", s.name)
-		if _, err := s.run(ctx, 64, b.short); err != nil {
+		if _, err := s.run(ctx, 64, max(b.short, warmUp)); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
