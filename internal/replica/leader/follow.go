@@ -12,6 +12,7 @@ import (
 	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/replica/stream"
@@ -21,6 +22,9 @@ import (
 const (
 	followRetryMin = 10 * time.Millisecond
 	followRetryMax = 500 * time.Millisecond
+	// applyPause is the least time between two transactions of an applier for
+	// which nobody waits: how old a read at level any may be at the least.
+	applyPause = 5 * time.Millisecond
 )
 
 // follow follows the assigned leader until ctx is done, connecting again
@@ -312,6 +316,8 @@ func (f *following) apply(ctx context.Context) error {
 		return err
 	}
 	defer a.close()
+	timer := f.replica.env.Clock.NewTimer(applyPause)
+	defer timer.Stop()
 	for {
 		limit := f.replica.changes.Flushed()
 		if !f.countsApplied() {
@@ -322,11 +328,30 @@ func (f *following) apply(ctx context.Context) error {
 				return err
 			}
 		}
+		applied := f.replica.env.Clock.Now()
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-f.applyMore:
 		}
+		f.restBetween(ctx, timer, applyPause-f.replica.env.Clock.Now().Sub(applied))
+	}
+}
+
+// restBetween lets some batches come together, for which one SQLite transaction
+// costs little more than for one of them, unless someone waits for it or there
+// is much to do already.
+func (f *following) restBetween(ctx context.Context, timer env.Timer, pause time.Duration) {
+	r := f.replica
+	behind := base.Seq(f.received.Load()) - min(r.executed.get(), base.Seq(f.received.Load()))
+	if pause <= 0 || behind > applyMaxEntries || f.countsApplied() || r.executed.awaited() {
+		return
+	}
+	timer.Reset(pause)
+	select {
+	case <-ctx.Done():
+	case <-timer.C():
+	case <-r.applyWanted:
 	}
 }
 

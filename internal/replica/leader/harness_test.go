@@ -3,6 +3,7 @@ package leader_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -320,7 +321,10 @@ func (c *cluster) describe() string {
 	var b strings.Builder
 	for _, id := range c.ids() {
 		s := c.replica(id).Status()
-		fmt.Fprintf(&b, "%d: %s epoch %d appended %v safe %d applied %v start %d %s\n", id, s.Role, s.Epoch, s.Appended, s.Safe, s.Applied, s.LogStart, s.Error)
+		fmt.Fprintf(&b, "%d: %s epoch %d appended %v flushed %d safe %d applied %v start %d %s\n", id, s.Role, s.Epoch, s.Appended, s.Flushed, s.Safe, s.Applied, s.LogStart, s.Error)
+		for _, f := range s.Followers {
+			fmt.Fprintf(&b, "   follower %d: attached %v received %d flushed %d applied %d\n", f.Node, f.Attached, f.Received, f.Flushed, f.Applied)
+		}
 	}
 	return b.String()
 }
@@ -378,9 +382,9 @@ func request(sql string, args ...any) replica.WriteRequest {
 	return replica.WriteRequest{Statements: []replica.Statement{statement(sql, args...)}, Guard: replica.GuardAdmin}
 }
 
-// try runs a write at a node, for at most 20 s.
+// try runs a write at a node, for at most a minute.
 func (c *cluster) try(id base.NodeID, q replica.WriteRequest) (*replica.WriteResult, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return c.replica(id).Write(ctx, q)
 }
@@ -477,7 +481,49 @@ func cmpErr(err error) error {
 	return err
 }
 
-// filter is a disk that does to chosen files what the test wants.
+// filter is a disk whose flushes can be held up.
 type filter struct {
 	env.FS
+
+	mu   sync.Mutex // guards gate
+	gate chan struct{}
+}
+
+// slow makes flushes of the log wait until fast is called.
+func (f *filter) slow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gate = make(chan struct{})
+}
+
+func (f *filter) fast() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.gate)
+	f.gate = nil
+}
+
+// OpenFile implements env.FS.
+func (f *filter) OpenFile(name string, flag int, perm fs.FileMode) (env.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	if err != nil || !strings.Contains(name, "/log/") {
+		return file, err
+	}
+	return &slowFile{file, f}, nil
+}
+
+type slowFile struct {
+	env.File
+	filter *filter
+}
+
+// Sync implements env.File.
+func (f *slowFile) Sync() error {
+	f.filter.mu.Lock()
+	gate := f.filter.gate
+	f.filter.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return f.File.Sync()
 }

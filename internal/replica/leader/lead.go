@@ -173,13 +173,15 @@ func (l *leading) flush(ctx context.Context) error {
 			return nil
 		case <-l.replica.flushWanted:
 		}
-		if l.replica.changes.Flushed() >= l.replica.changes.End().Seq {
-			continue // The writer has flushed by itself.
+		seq := l.replica.changes.Flushed()
+		if seq < l.replica.changes.End().Seq {
+			var err error
+			if seq, err = l.replica.changes.Sync(); err != nil {
+				return fmt.Errorf("%w: %w", errFlush, err)
+			}
 		}
-		seq, err := l.replica.changes.Sync()
-		if err != nil {
-			return fmt.Errorf("%w: %w", errFlush, err)
-		}
+		// Also when there was nothing to sync: who flushed it, such as the writer
+		// or a sync that overlapped with its batch, may not have told the book.
 		l.acks.locallyFlushed(seq)
 	}
 }

@@ -9,7 +9,9 @@ import (
 
 // milestone is a sequence number that rises, and those who wait for it.
 type milestone struct {
-	mu struct {
+	// wanted, if set, is told that someone waits.
+	wanted func()
+	mu     struct {
 		sync.Mutex // guards all below
 		at         base.Seq
 		waiters    []waiter
@@ -62,6 +64,13 @@ func (m *milestone) wakeLocked(why error) {
 	m.mu.waiters = kept
 }
 
+// awaited says whether anyone waits.
+func (m *milestone) awaited() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.mu.waiters) > 0
+}
+
 func (m *milestone) get() base.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,6 +88,9 @@ func (m *milestone) wait(ctx context.Context, seq base.Seq) error {
 	w := waiter{seq: seq, done: make(chan error, 1)}
 	m.mu.waiters = append(m.mu.waiters, w)
 	m.mu.Unlock()
+	if m.wanted != nil {
+		m.wanted()
+	}
 	select {
 	case err := <-w.done:
 		return err

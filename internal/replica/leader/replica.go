@@ -83,6 +83,7 @@ type Replica struct {
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token
 	disk        sync.Mutex    // guards writes of the meta file
+	applyWanted chan struct{} // a reader waits for what this follower has yet to apply
 	resting     atomic.Uint64 // the epoch in which it can't play its part
 
 	mu struct {
@@ -122,6 +123,8 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 	}
 	r.mu.role = replica.RoleStarting
 	r.recent.init()
+	r.applyWanted = make(chan struct{}, 1)
+	r.executed.wanted = func() { wake(r.applyWanted) }
 	r.handle.init()
 	r.shots.turn = make(chan struct{}, 1)
 	if err := r.recover(ctx); err != nil {

@@ -136,14 +136,14 @@ func (w *writer) flushIdle() error {
 		w.replica.wakeFlusher()
 		return nil
 	}
-	if w.replica.changes.Flushed() >= w.end {
-		return nil // One more sync would only write down that there is none to do.
+	seq := w.replica.changes.Flushed()
+	if seq < w.end { // Else one more sync would only write down that there is none to do.
+		var err error
+		if seq, err = w.replica.changes.Sync(); err != nil {
+			return fmt.Errorf("%w: %w", errFlush, err)
+		}
 	}
-	seq, err := w.replica.changes.Sync()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errFlush, err)
-	}
-	w.acks.locallyFlushed(seq)
+	w.acks.locallyFlushed(seq) // A sync that overlapped with the batch came too early to count for it.
 	return nil
 }
 
