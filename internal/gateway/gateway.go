@@ -18,6 +18,8 @@ const (
 	leaderWait = 15 * time.Second
 	// writeTimeout bounds a write that sets no statement_timeout.
 	writeTimeout = 60 * time.Second
+	// maxStatementTime is longer than any statement may take.
+	maxStatementTime = 25 * time.Hour
 	// retryEvery paces the search for a leader when nothing announces one.
 	retryEvery = 50 * time.Millisecond
 )

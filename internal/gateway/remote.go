@@ -61,6 +61,9 @@ func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteReq
 	for _, s := range q.Statements {
 		e.statement(s)
 	}
+	// The session's own limit ends ctx long before this; a call wants a deadline.
+	ctx, cancel := g.env.Clock.WithTimeout(ctx, maxStatementTime, context.DeadlineExceeded)
+	defer cancel()
 	waiting, stop := g.whileAlive(ctx, db)
 	b, err := g.transport.Call(waiting, db.Leader, writeMethod, e.done())
 	stop()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/token"
@@ -54,15 +55,11 @@ func (s *clientSession) cancelable(ctx context.Context, bound time.Duration) (_ 
 	if t := s.settings.statementTimeout; t > 0 {
 		bound = t
 	}
-	stop := func() {}
-	if bound > 0 {
-		cause := base.Errorf(base.KindTimeout, "the statement took longer than %v", bound).
-			WithHint("SET skein.statement_timeout changes the limit")
-		var cancel context.CancelFunc
-		ctx, cancel = s.gateway.env.Clock.WithTimeout(ctx, bound, cause)
-		stop = func() { cancel() }
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	var timer env.Stopper
+	if bound > 0 {
+		timer = s.gateway.env.Clock.AfterFunc(bound, func() { cancel(tookTooLong(bound)) })
+	}
 	s.running.Lock()
 	s.running.cancel = cancel
 	s.running.Unlock()
@@ -70,9 +67,16 @@ func (s *clientSession) cancelable(ctx context.Context, bound time.Duration) (_ 
 		s.running.Lock()
 		s.running.cancel = nil
 		s.running.Unlock()
+		if timer != nil {
+			timer.Stop()
+		}
 		cancel(nil)
-		stop()
 	}
+}
+
+func tookTooLong(bound time.Duration) error {
+	return base.Errorf(base.KindTimeout, "the statement took longer than %v", bound).
+		WithHint("SET skein.statement_timeout changes the limit")
 }
 
 // TxStatus implements session.Session.
