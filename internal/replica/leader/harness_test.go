@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -526,4 +527,45 @@ func (f *slowFile) Sync() error {
 		<-gate
 	}
 	return f.File.Sync()
+}
+
+// promiseProbe asks what a node would promise.
+func (c *cluster) promiseProbe(id base.NodeID) leadership.PromiseReply {
+	c.t.Helper()
+	reply, err := c.replica(id).Promise(c.t.Context(), leadership.PromiseRequest{Database: database, Epoch: c.record().Epoch + 1, Probe: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return reply
+}
+
+// damageLog stops a node in order, flips a byte of the last entry of its log,
+// and starts it again.
+func (c *cluster) damageLog(id base.NodeID) {
+	c.t.Helper()
+	c.stop(id)
+	segments, err := filepath.Glob(c.dir(id) + "/log/*")
+	if err != nil || len(segments) == 0 {
+		c.t.Fatalf("segments: %v, %v", segments, err)
+	}
+	slices.Sort(segments)
+	last := segments[len(segments)-1]
+	data, err := os.ReadFile(last)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	flip(c.t, last, len(bytes.TrimRight(data, "\x00"))-1)
+	c.open(id)
+}
+
+func flip(t *testing.T, name string, at int) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[at] ^= 0x40
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
