@@ -48,6 +48,7 @@ type Node struct {
 	reach      reachability
 	supervisor supervisor
 	changed    chan struct{} // wakes the follower of the control plane; one token
+	broken     chan struct{} // closed when the control plane has failed
 
 	handing sync.Once
 	closing sync.Once
@@ -91,7 +92,7 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	}
 	n := &Node{
 		env: e, options: o, identity: id, log: e.Log, started: e.Clock.Now(),
-		transport: o.Transport, changed: make(chan struct{}, 1),
+		transport: o.Transport, changed: make(chan struct{}, 1), broken: make(chan struct{}),
 	}
 	n.mu.keepers = make(map[base.DatabaseID]*keeper)
 	n.addressed = make(map[base.NodeID]string)
@@ -143,6 +144,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.wg.Go(func() {
 		if err := n.control.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 			n.fail(fmt.Errorf("control plane: %w", err))
+			close(n.broken)
 		}
 	})
 	n.wg.Go(n.watchControl)
@@ -309,6 +311,10 @@ func (n *Node) fail(err error) {
 	defer n.mu.Unlock()
 	n.mu.failure = errors.Join(n.mu.failure, err)
 }
+
+// Broken is closed when the node's control plane has failed: nothing but another
+// start can mend that.
+func (n *Node) Broken() <-chan struct{} { return n.broken }
 
 // Failure is why the node can't serve until someone acts; nil if it can.
 func (n *Node) Failure() error {

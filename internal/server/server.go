@@ -158,6 +158,10 @@ func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err er
 			if err := s.http.Err(); err != nil {
 				s.stop(err)
 			}
+		case <-s.node.Broken():
+			// Whoever runs this process starts it again; until then the others
+			// see at once that it is gone.
+			s.stop(s.node.Failure())
 		case <-serving.Done():
 		}
 	})
