@@ -295,6 +295,18 @@ func (c *cluster) status(ctx context.Context) (httpapi.DatabaseStatus, error) {
 	return httpapi.DatabaseStatus{}, errors.New("the database is missing")
 }
 
+// logged is the size of the leader's log, which nothing is trimmed from within
+// a round.
+func (c *cluster) logged(ctx context.Context) (int64, error) {
+	d, err := c.status(ctx)
+	for _, r := range d.Replicas {
+		if r.Node == d.Leader {
+			return r.LogBytes, err
+		}
+	}
+	return 0, err
+}
+
 // leader returns the node that leads the database.
 func (c *cluster) leader(ctx context.Context) (*node, error) {
 	d, err := c.status(ctx)

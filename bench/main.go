@@ -114,6 +114,7 @@ func run(ctx context.Context, o *options) error {
 	if err := b.build(ctx); err != nil {
 		return err
 	}
+	var failures []error
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
@@ -122,11 +123,15 @@ func run(ctx context.Context, o *options) error {
 			continue
 		}
 		if err := part.do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+			failures = append(failures, fmt.Errorf("%s: %w", part.name, err))
+			b.report.note("the part %s failed: %v", part.name, err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 	}
 	b.report.finish()
-	return b.report.save(o.out)
+	return errors.Join(append(failures, b.report.save(o.out))...)
 }
 
 // build makes the program as users get it.

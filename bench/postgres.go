@@ -185,6 +185,17 @@ func (p *postgres) prepare(ctx context.Context) error {
 	return err
 }
 
+// logged is the position of the primary's log, in bytes.
+func (p *postgres) logged(ctx context.Context) (n int64, err error) {
+	c, err := p.connect(ctx, p.port)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ctx)
+	err = c.QueryRow(ctx, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").Scan(&n)
+	return n, err
+}
+
 func (p *postgres) pids() []int {
 	var pids []int
 	for _, s := range p.servers {

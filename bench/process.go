@@ -89,11 +89,10 @@ func (p *process) tail() string {
 
 // usage is what a set of processes has used of the machine so far.
 type usage struct {
-	CPU     time.Duration // user and system time
-	Written int64         // bytes sent to disks
+	CPU time.Duration // user and system time
 }
 
-func (u usage) minus(v usage) usage { return usage{u.CPU - v.CPU, u.Written - v.Written} }
+func (u usage) minus(v usage) usage { return usage{u.CPU - v.CPU} }
 
 // clockTick is sysconf(_SC_CLK_TCK), which Linux fixes at 100 for user space.
 const clockTick = 10 * time.Millisecond
@@ -107,7 +106,7 @@ func usageOf(pids ...int) (usage, error) {
 		if err != nil {
 			return sum, err
 		}
-		sum.CPU, sum.Written = sum.CPU+u.CPU, sum.Written+u.Written
+		sum.CPU += u.CPU
 	}
 	return sum, nil
 }
@@ -117,7 +116,7 @@ func usageOfTree(pid int) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	u := usage{CPU: stat.own + stat.ended, Written: written(pid)}
+	u := usage{CPU: stat.own + stat.ended}
 	children, err := childrenOf(pid)
 	if err != nil {
 		return u, err
@@ -130,7 +129,7 @@ func usageOfTree(pid int) (usage, error) {
 		if err != nil {
 			return u, err
 		}
-		u.CPU, u.Written = u.CPU+c.CPU, u.Written+c.Written
+		u.CPU += c.CPU
 	}
 	return u, nil
 }
@@ -177,9 +176,6 @@ func childrenOf(pid int) ([]int, error) {
 	return children, nil
 }
 
-// written is write_bytes of /proc/PID/io; 0 where it can't be read.
-func written(pid int) int64 { return procField(fmt.Sprintf("/proc/%d/io", pid), "write_bytes:") }
-
 // memory of one process, in bytes.
 type memory struct{ RSS, PSS int64 }
 
@@ -200,18 +196,4 @@ func procField(name, field string) int64 {
 		}
 	}
 	return 0
-}
-
-// diskUse is the size of all files below a folder, as they take room.
-func diskUse(dir string) int64 {
-	var sum int64
-	_ = filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
-		if err == nil && info.Mode().IsRegular() {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += st.Blocks * 512
-			}
-		}
-		return nil // Files come and go while servers run.
-	})
-	return sum
 }

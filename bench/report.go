@@ -47,6 +47,7 @@ type measured struct {
 	P99      float64 `json:"p99_ms"`
 	CPU      float64 `json:"cpu_us_per_tx"`
 	Disk     float64 `json:"disk_bytes_per_tx"`
+	Log      float64 `json:"log_bytes_per_tx"`
 }
 
 // idleNode is what nodes that do nothing take, the largest of them.
@@ -96,12 +97,12 @@ func (r *report) note(format string, args ...any) {
 	say("note: %s", n)
 }
 
-func (r *report) round(workload, system string, s speed, u usage, disk int64) {
+func (r *report) round(workload, system string, s speed, c costs) {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	m := measured{
 		Workload: workload, System: system, TPS: s.TPS, P50: ms(s.P50), P99: ms(s.P99),
-		CPU:  float64(u.CPU.Microseconds()) / float64(max(1, s.Count)),
-		Disk: float64(disk) / float64(max(1, s.Count)),
+		CPU:  float64(c.CPU.Microseconds()) / float64(max(1, s.Count)),
+		Disk: float64(c.disk) / float64(max(1, s.Count)), Log: float64(c.log) / float64(max(1, s.Count)),
 	}
 	r.Rounds = append(r.Rounds, m)
 	say("%-24s %-9s %8.0f/s  p50 %7.3f ms  p99 %7.3f ms  %6.0f µs CPU  %6.0f bytes to disk",
@@ -144,7 +145,7 @@ func (r *report) median(workload, system string) measured {
 	for _, f := range []func(*measured) *float64{
 		func(m *measured) *float64 { return &m.TPS }, func(m *measured) *float64 { return &m.P50 },
 		func(m *measured) *float64 { return &m.P99 }, func(m *measured) *float64 { return &m.CPU },
-		func(m *measured) *float64 { return &m.Disk },
+		func(m *measured) *float64 { return &m.Disk }, func(m *measured) *float64 { return &m.Log },
 	} {
 		var values []float64
 		for i := range r.Rounds {
@@ -218,9 +219,9 @@ func (r *report) promise(what string, got float64, unit string, atMost bool, tar
 func (r *report) print() {
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "medians\tsystem\ttx/s\tp50 ms\tp99 ms\tCPU µs/tx\tdisk bytes/tx\t")
+	fmt.Fprintln(w, "medians\tsystem\ttx/s\tp50 ms\tp99 ms\tCPU µs/tx\tlog bytes/tx\tdisk bytes/tx\t")
 	for _, m := range r.Medians {
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.3f\t%.3f\t%.0f\t%.0f\t\n", m.Workload, m.System, m.TPS, m.P50, m.P99, m.CPU, m.Disk)
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\t\n", m.Workload, m.System, m.TPS, m.P50, m.P99, m.CPU, m.Log, m.Disk)
 	}
 	w.Flush()
 	fmt.Println()

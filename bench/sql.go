@@ -19,6 +19,16 @@ type target struct {
 	name string
 	pids func() []int
 	run  func(ctx context.Context, clients int, length time.Duration) (speed, error)
+	// logged is how many bytes the leader has written to its log so far; may
+	// be nil.
+	logged func(ctx context.Context) (int64, error)
+}
+
+func (t *target) logBytes(ctx context.Context) (int64, error) {
+	if t.logged == nil {
+		return 0, nil
+	}
+	return t.logged(ctx)
 }
 
 // sql is workloads 1, 2 and 4, and the memory of an idle node.
@@ -72,7 +82,9 @@ func (b *bench) rivals(ctx context.Context) (list []*target, stop func(), err er
 		if err := pg.open(ctx); err != nil {
 			return nil, stop, fmt.Errorf("postgres: %w", err)
 		}
-		list = append(list, b.pgbenchTarget("postgres", "127.0.0.1:"+pg.port, "postgres", "postgres", pg.pids))
+		t := b.pgbenchTarget("postgres", "127.0.0.1:"+pg.port, "postgres", "postgres", pg.pids)
+		t.logged = pg.logged
+		list = append(list, t)
 	}
 	if b.rqlite == "" {
 		return list, stop, nil
@@ -116,6 +128,7 @@ func (b *bench) loadSkein(ctx context.Context, c *cluster) (*target, error) {
 	if b.pg == "" {
 		t.run = l.updates
 	}
+	t.logged = c.logged
 	return t, nil
 }
 
@@ -153,9 +166,20 @@ func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) erro
 	return nil
 }
 
+// costs of a round beside its time.
+type costs struct {
+	usage
+	disk int64 // bytes that the machine's disk was given
+	log  int64 // bytes that the leader's log grew by
+}
+
 // round measures one system once.
 func (b *bench) round(ctx context.Context, workload string, s *target, clients int, length time.Duration) error {
 	before, err := usageOf(s.pids()...)
+	if err != nil {
+		return err
+	}
+	logged, err := s.logBytes(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,7 +192,12 @@ func (b *bench) round(ctx context.Context, workload string, s *target, clients i
 	if err != nil {
 		return err
 	}
-	b.report.round(workload, s.name, got, after.minus(before), sectorsWritten(b.dir)-written)
+	written = sectorsWritten(b.dir) - written
+	more, err := s.logBytes(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.round(workload, s.name, got, costs{usage: after.minus(before), disk: written, log: more - logged})
 	return nil
 }
 
