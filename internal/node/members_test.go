@@ -130,30 +130,35 @@ func TestDroppedDatabaseLeavesNoFiles(t *testing.T) {
 	})
 }
 
-// Folders are never removed on the word of a state that may be old: here that
-// of a node which hears nobody.
+// Folders are never removed on the word of a state that may be old, as that of
+// a node which has just started and hears nobody.
 func TestNothingIsRemovedWithoutConfirmation(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, b *bubble) {
-		b.create(1, "shop", nil)
-		b.level("shop")
-		b.kill(3)
-		if err := os.MkdirAll(b.dir(3)+"/db/unknown.7", 0o755); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"shop", "kept"} {
+			b.create(1, name, nil)
+			b.level(name)
 		}
 		if err := b.nodes[1].DropDatabase(t.Context(), "shop"); err != nil {
 			t.Fatal(err)
 		}
-		b.open(3)
+		b.eventually("shop is gone", func() bool { return slices.Equal(b.folders(3), []string{"kept.2"}) })
+		b.kill(3)
+		// What its last life may have written after the state that it has on disk.
+		for _, folder := range []string{"/db/shop.1", "/db/unknown.7"} {
+			if err := os.MkdirAll(b.dir(3)+folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 		b.net.Isolate(3)
+		b.open(3)
 		time.Sleep(20 * time.Second)
-		before := b.folders(3)
+		if got := b.folders(3); !slices.Contains(got, "shop.1") {
+			t.Errorf("alone it removed what it had: %v", got)
+		}
 		b.net.Rejoin(3)
 		b.eventually("shop is gone", func() bool { return !slices.Contains(b.folders(3), "shop.1") })
-		if !slices.Contains(before, "shop.1") {
-			t.Errorf("alone it had only %v", before)
-		}
-		if got := b.folders(3); !slices.Contains(got, "unknown.7") {
-			t.Errorf("a database that the cluster has never heard of was removed: %v", got)
+		if got := b.folders(3); !slices.Contains(got, "unknown.7") || !slices.Contains(got, "kept.2") {
+			t.Errorf("what the cluster has not dropped was removed: %v", got)
 		}
 	})
 }
