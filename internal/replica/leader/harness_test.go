@@ -39,6 +39,8 @@ type cluster struct {
 	t    *testing.T
 	root string
 	net  *mem.Network
+	// spoilt, when set, spoils the snapshot files that are served.
+	spoilt func(transport.ReadAtCloser) transport.ReadAtCloser
 
 	mu struct {
 		sync.Mutex // guards all below
@@ -158,6 +160,9 @@ func (c *cluster) serve(m *member) {
 		f, size, err := m.replica.OpenSnapshot(filepath.Base(name))
 		if err != nil {
 			return nil, 0, err
+		}
+		if c.spoilt != nil {
+			return c.spoilt(f), size, nil
 		}
 		return f, size, nil
 	})
