@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/node"
 	"github.com/skeindb/skein/internal/replica"
 )
@@ -12,6 +13,9 @@ type collector struct {
 	node    *node.Node
 	metrics []metric
 	control *prometheus.Desc
+	failed  *prometheus.Desc
+	peer    *prometheus.Desc
+	lag     *prometheus.Desc
 }
 
 type metric struct {
@@ -20,15 +24,15 @@ type metric struct {
 }
 
 func newCollector(n *node.Node) *collector {
-	c := &collector{node: n, control: prometheus.NewDesc("skein_control_leader", "1 on the node that leads the control plane.", nil, nil)}
+	c := &collector{
+		node:    n,
+		control: prometheus.NewDesc("skein_control_leader", "1 on the node that leads the control plane.", nil, nil),
+		failed:  prometheus.NewDesc("skein_node_failed", "1 on a node that can't serve until someone acts.", nil, nil),
+		peer:    prometheus.NewDesc("skein_peer_reachable", "1 for another node that this one reaches.", []string{"node"}, nil),
+		lag:     prometheus.NewDesc("skein_follower_lag_seqs", "Row changes that a follower has not applied, as its leader sees it.", []string{"database", "node"}, nil),
+	}
 	gauge := func(name, help string, value func(replica.Status) float64) {
 		c.metrics = append(c.metrics, metric{prometheus.NewDesc("skein_replica_"+name, help, []string{"database"}, nil), value})
-	}
-	flag := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
 	}
 	gauge("leads", "1 on the replica that leads its database.", func(s replica.Status) float64 { return flag(s.Role == replica.RoleLeader) })
 	gauge("lease_live", "1 while the leader holds its lease.", func(s replica.Status) float64 { return flag(s.LeaseLive) })
@@ -48,9 +52,18 @@ func newCollector(n *node.Node) *collector {
 	return c
 }
 
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	out <- c.control
+	for _, d := range []*prometheus.Desc{c.control, c.failed, c.peer, c.lag} {
+		out <- d
+	}
 	for _, m := range c.metrics {
 		out <- m.desc
 	}
@@ -58,18 +71,27 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	leads := 0.0
-	if c.node.Control().IsLeader() {
-		leads = 1
+	state := c.node.Control().State()
+	show := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	out <- prometheus.MustNewConstMetric(c.control, prometheus.GaugeValue, leads)
-	for _, db := range c.node.Control().State().Databases() {
+	show(c.control, flag(c.node.Control().IsLeader()))
+	show(c.failed, flag(c.node.Failure() != nil))
+	for _, m := range state.Nodes() {
+		if m.ID != c.node.ID() && m.State != catalog.NodeLeft {
+			show(c.peer, flag(c.node.Reachable(m.ID)), m.ID.String())
+		}
+	}
+	for _, db := range state.Databases() {
 		if db.Dropped || !db.HasReplica(c.node.ID()) {
 			continue
 		}
 		s := replicaStatus(c.node, db)
 		for _, m := range c.metrics {
-			out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.value(s), db.Name)
+			show(m.desc, m.value(s), db.Name)
+		}
+		for _, f := range s.Followers {
+			show(c.lag, max(0, float64(s.Appended.Seq)-float64(f.Applied)), db.Name, f.Node.String())
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/config"
@@ -133,7 +134,7 @@ func (s *Server) certificates() (*pki.Identity, *tls.Config, error) {
 }
 
 func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err error) {
-	s.registry.MustRegister(newCollector(s.node))
+	s.registry.MustRegister(newCollector(s.node), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.http, err = httpapi.Open(ctx, s.env, s.config.HTTP, httpapi.Options{
 		Node: s, Gateway: s.node.Gateway(), Registry: s.registry, TrustLoopback: s.config.TrustLoopback,
 		OpenMetrics: s.config.OpenMetrics, Version: s.version, TLS: s.httpTLS(clients),

@@ -47,6 +47,9 @@ func (s *Server) localStatus(n *node.Node) *httpapi.LocalStatus {
 	l.Node.Reachable, l.Node.PID, l.Node.Version, l.Node.Dir = true, s.pid, s.version, n.Dir()
 	l.Node.UptimeSeconds = s.env.Clock.Now().Sub(n.Started()).Seconds()
 	l.Node.SQLite = node.SQLiteVersion()
+	if err := n.Failure(); err != nil {
+		l.Node.Error = err.Error()
+	}
 	for _, db := range state.Databases() {
 		if !db.Dropped && db.HasReplica(n.ID()) {
 			l.Replicas = append(l.Replicas, httpapi.LocalReplica{
@@ -115,7 +118,7 @@ func (s *Server) Status(ctx context.Context) (*httpapi.Status, error) {
 		locals[a.node.ID.String()] = l
 	}
 	for _, m := range state.Nodes() {
-		if m.State != catalog.NodeLeft {
+		if m.State != catalog.NodeLeft || m.ID == s.node.ID() {
 			out.Nodes = append(out.Nodes, nodeStatus(m, locals, failures))
 		}
 	}
@@ -133,6 +136,7 @@ func (s *Server) Status(ctx context.Context) (*httpapi.Status, error) {
 func nodeStatus(m catalog.Node, locals map[string]*httpapi.LocalStatus, failures map[string]error) httpapi.NodeStatus {
 	n := member(m)
 	if l := locals[n.ID]; l != nil {
+		n.Error = l.Node.Error
 		n.Reachable, n.PID, n.UptimeSeconds, n.Version, n.SQLite, n.Dir = true, l.Node.PID, l.Node.UptimeSeconds, l.Node.Version, l.Node.SQLite, l.Node.Dir
 	} else if err := failures[n.ID]; err != nil {
 		n.Error = err.Error()
@@ -163,6 +167,9 @@ func databaseStatus(db catalog.Database, state *catalog.State, locals map[string
 	return d
 }
 
+// alertNodeFailed is for a node that answers and can't serve until someone acts.
+const alertNodeFailed httpapi.AlertKind = "node_failed"
+
 // alerts says what a person should know of the gathered status.
 func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 	list := []httpapi.Alert{}
@@ -173,6 +180,9 @@ func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 		add(httpapi.Critical, httpapi.AlertNoControlLeader, "", "", "the control plane has no leader: no failover and no change of databases, nodes or users until a majority of its voters is back")
 	}
 	for _, n := range s.Nodes {
+		if n.Reachable && n.Error != "" {
+			add(httpapi.Critical, alertNodeFailed, "", n.ID, "node %s can't go on: %s", n.Name, n.Error)
+		}
 		if !n.Reachable {
 			add(httpapi.Critical, httpapi.AlertNodeUnreachable, "", n.ID, "node %s does not answer: %s", n.Name, n.Error)
 		}

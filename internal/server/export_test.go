@@ -1,0 +1,4 @@
+package server
+
+// NewCollector shows tests the metrics of a node.
+var NewCollector = newCollector
