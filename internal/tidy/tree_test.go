@@ -92,20 +92,22 @@ func findRoot() (string, error) {
 }
 
 // listFiles returns what belongs to the project: what git tracks or would
-// track, or every file where there is no git.
+// track, or every file where there is no git. It walks in any case: results of
+// tests are remembered by the folders that a test itself has read.
 func listFiles() ([]string, error) {
+	files, err := walkFiles()
+	if err != nil {
+		return nil, err
+	}
 	out, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
-		return walkFiles()
+		return files, nil
 	}
-	var files []string
+	known := map[string]bool{}
 	for name := range strings.SplitSeq(string(out), "\x00") {
-		if st, err := os.Stat(name); err == nil && st.Mode().IsRegular() {
-			files = append(files, name)
-		}
+		known[name] = true
 	}
-	slices.Sort(files)
-	return slices.Compact(files), nil
+	return slices.DeleteFunc(files, func(name string) bool { return !known[name] }), nil
 }
 
 func walkFiles() ([]string, error) {
