@@ -233,7 +233,9 @@ func TestACopiedReplicaIsNoEvidenceBeforeItIsLevel(t *testing.T) {
 		c.level()
 		// A snapshot is made now, and kept.
 		c.damageLog(3)
-		c.eventually("node 3 was copied", func() bool { return c.replica(3).Status().Role == replica.RoleFollower && c.replica(3).Status().LogStart > 1 })
+		c.eventually("node 3 was copied", func() bool {
+			return c.replica(3).Status().Role == replica.RoleFollower && c.replica(3).Status().LogStart > 1
+		})
 		c.level()
 		c.eventually("a copied replica that is level is evidence", func() bool { return !c.promiseProbe(3).Fresh })
 		// Node 2 hears nothing more; node 3 alone confirms what follows.

@@ -3,6 +3,7 @@ package leader_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
@@ -572,5 +574,19 @@ func flip(t *testing.T, name string, at int) {
 	data[at] ^= 0x40
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// cutLogs cuts what is after a sequence number from the logs of stopped nodes.
+func (c *cluster) cutLogs(after base.Seq, nodes ...base.NodeID) {
+	c.t.Helper()
+	for _, id := range nodes {
+		l, _, err := changelog.Open(env.Real(quiet()), c.dir(id)+"/log", changelog.Options{DatabaseID: database, ClusterID: 1})
+		if err == nil {
+			err = errors.Join(l.TruncateAfter(after), l.Close())
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
 	}
 }
