@@ -142,6 +142,7 @@ func TestNothingIsRemovedWithoutConfirmation(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.eventually("shop is gone", func() bool { return slices.Equal(b.folders(3), []string{"kept.2"}) })
+		time.Sleep(time.Second) // Then its own disk says so.
 		b.kill(3)
 		// What its last life may have written after the state that it has on disk.
 		for _, folder := range []string{"/db/shop.1", "/db/unknown.7"} {
