@@ -88,8 +88,14 @@ func (b *bench) library(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
+	t := &target{name: "skein", run: l.updates, pids: func() []int { return append(c.pids(), os.Getpid()) }}
+	for range b.rounds {
+		if err := b.round(ctx, "library, 1 goroutine", t, 1, b.short/2); err != nil {
+			return err
+		}
+	}
 	say("warming up the library")
-	if _, err := l.updates(ctx, 64, b.short); err != nil {
+	if _, err := l.updates(ctx, 64, warmUp); err != nil {
 		return err
 	}
 	stop, err := b.profileLibrary(c)
@@ -97,12 +103,8 @@ func (b *bench) library(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	t := &target{name: "skein", run: l.updates, pids: func() []int { return append(c.pids(), os.Getpid()) }}
 	for range b.rounds {
 		if err := b.round(ctx, "library, 64 goroutines", t, 64, b.length); err != nil {
-			return err
-		}
-		if err := b.round(ctx, "library, 1 goroutine", t, 1, b.short/2); err != nil {
 			return err
 		}
 	}

@@ -132,12 +132,27 @@ func (b *bench) loadSkein(ctx context.Context, c *cluster) (*target, error) {
 	return t, nil
 }
 
-// compare runs the rounds, each system in turn and in the opposite order every
-// other round.
+// compare runs the rounds: first those of one client, since what many clients
+// leave to be tidied up would weigh on them.
 func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) error {
 	for _, s := range systems {
 		say("warming up %s", s.name)
-		if _, err := s.run(ctx, 64, max(b.short, warmUp)); err != nil {
+		if _, err := s.run(ctx, 1, warmUp); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	err := b.alternate(systems, func(s *target) error {
+		if s.name == "rqlite" {
+			return nil // Only its rate is compared.
+		}
+		return b.round(ctx, "1 client", s, 1, b.short)
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range systems {
+		say("warming up %s", s.name)
+		if _, err := s.run(ctx, 64, warmUp); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -146,19 +161,19 @@ func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) erro
 		return err
 	}
 	defer stopProfiles()
+	return b.alternate(systems, func(s *target) error { return b.round(ctx, "64 clients", s, 64, b.length) })
+}
+
+// alternate calls round for each system in turn, in the opposite order every
+// other time.
+func (b *bench) alternate(systems []*target, round func(*target) error) error {
 	for r := range b.rounds {
 		for i := range systems {
 			s := systems[i]
 			if r%2 == 1 {
 				s = systems[len(systems)-1-i]
 			}
-			if err := b.round(ctx, "64 clients", s, 64, b.length); err != nil {
-				return err
-			}
-			if s.name == "rqlite" {
-				continue
-			}
-			if err := b.round(ctx, "1 client", s, 1, b.short); err != nil {
+			if err := round(s); err != nil {
 				return err
 			}
 		}
