@@ -58,10 +58,24 @@ func Rewrite(ctx context.Context, vfs, path, dest string) error {
 			return conn.Exec("VACUUM INTO " + sqlite3.Quote(fileURI(dest, ConnOptions{VFS: vfs, create: true})))
 		})
 	}
-	if err = errors.Join(err, conn.Close()); err != nil {
+	if err = errors.Join(err, conn.Close()); err == nil {
+		err = sumAllPages(fileURI(dest, ConnOptions{VFS: vfs}))
+	}
+	if err != nil {
 		return fmt.Errorf("rewrite %s: %w", path, err)
 	}
 	return checkRewritten(ctx, vfs, dest)
+}
+
+// sumAllPages writes every page again. A new file has checksums from the moment
+// its first page is written, and when it is larger than the cache others are
+// written before that one.
+func sumAllPages(uri string) error {
+	raw, err := sqlite3.Open(uri)
+	if err != nil {
+		return err
+	}
+	return errors.Join(raw.Exec("PRAGMA checksum_verification=OFF; VACUUM"), raw.Close())
 }
 
 func checkRewritten(ctx context.Context, vfs, path string) error {

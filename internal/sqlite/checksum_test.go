@@ -92,3 +92,19 @@ func TestRewriteAddsChecksumsAndKeepsRowids(t *testing.T) {
 		t.Errorf("rowids changed: %s", got[0][0].Bytes)
 	}
 }
+
+// A file that is larger than the cache gets pages that are written before the
+// first, which is what says that there are checksums.
+func TestRewriteOfALargeFileSumsEveryPage(t *testing.T) {
+	dir := t.TempDir()
+	c := openConn(t, dir+"/plain.sqlite", sqlite.RoleWriter)
+	must(t, c.Exec("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX i ON t(b)"))
+	must(t, c.Exec("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x < 60000) INSERT INTO t SELECT x, printf('%0100d', x * 7919 % 60000) FROM c"))
+	must(t, c.Close())
+	must(t, sqlite.Rewrite(context.Background(), "", dir+"/plain.sqlite", dir+"/sums.sqlite"))
+	db, err := sqlite.OpenDatabase(context.Background(), dir+"/sums.sqlite", sqlite.Options{})
+	must(t, err)
+	must(t, db.QuickCheck(context.Background()))
+	must(t, db.Close())
+	must(t, readAll(dir+"/sums.sqlite"))
+}

@@ -308,7 +308,11 @@ func (w *writer) reopen() error {
 // openWriter opens the connection that changes the database, and the recorder
 // of what it changes.
 func (r *Replica) openWriter(ctx context.Context) (*sqlite.Conn, *row.Recorder, error) {
-	conn, err := r.file().OpenWriter(ctx, sqlite.RoleWriter)
+	db := r.file()
+	if db == nil { // It was found damaged, and is to be copied from another.
+		return nil, nil, base.Errorf(base.KindUnavailable, "open write connection: the database file is not open")
+	}
+	conn, err := db.OpenWriter(ctx, sqlite.RoleWriter)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open write connection: %w", err)
 	}
