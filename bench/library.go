@@ -95,7 +95,7 @@ func (b *bench) library(ctx context.Context) error {
 		}
 	}
 	say("warming up the library")
-	if _, err := l.updates(ctx, 64, warmUp); err != nil {
+	if _, err := l.updates(ctx, 64, b.warmUp); err != nil {
 		return err
 	}
 	stop, err := b.profileLibrary(c)

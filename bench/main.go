@@ -39,10 +39,11 @@ type options struct {
 	length             time.Duration // of a round of many clients
 	short              time.Duration // of a round of one client
 	idle               time.Duration
+	warmUp             time.Duration // pgbench needs some just to connect
 }
 
 func parse(args []string) (*options, error) {
-	o := &options{}
+	o := &options{warmUp: 3 * time.Second}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.pg, "pg", "", "folder of PostgreSQL's programs; empty: nothing to compare with, and no pgbench")
 	f.StringVar(&o.pgUser, "pg-user", "postgres", "account that PostgreSQL runs under when this runs as root")
@@ -54,7 +55,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the nodes under workloads 1 and 3; slows them a little")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each workload")
 	f.DurationVar(&o.length, "length", 7*time.Second, "length of a round of many clients")
-	f.DurationVar(&o.short, "short", 3*time.Second, "length of a round of one client, and of a warm-up")
+	f.DurationVar(&o.short, "short", 3*time.Second, "length of a round of one client")
 	f.DurationVar(&o.idle, "idle", 10*time.Second, "how long a node does nothing before its memory is read")
 	f.IntVar(&o.failovers, "failovers", 20, "how often the leader is killed")
 	quick := f.Bool("quick", false, "a rough picture in under 90 seconds")
@@ -62,7 +63,8 @@ func parse(args []string) (*options, error) {
 		return nil, err
 	}
 	if *quick {
-		o.rounds, o.length, o.short, o.idle, o.failovers = 3, 3*time.Second, time.Second, 5*time.Second, min(o.failovers, 3)
+		o.rounds, o.length, o.short, o.idle, o.failovers = 3, 2*time.Second, time.Second, 5*time.Second, min(o.failovers, 3)
+		o.warmUp = 2 * time.Second
 	}
 	return o, nil
 }

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// warmUp is the least length of a warm-up.
-const warmUp = 3 * time.Second
-
 // target is a system that pgbench, or the bench itself, puts load on.
 type target struct {
 	name string
@@ -137,7 +134,7 @@ func (b *bench) loadSkein(ctx context.Context, c *cluster) (*target, error) {
 func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) error {
 	for _, s := range systems {
 		say("warming up %s", s.name)
-		if _, err := s.run(ctx, 1, warmUp); err != nil {
+		if _, err := s.run(ctx, 1, b.warmUp); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -152,7 +149,7 @@ func (b *bench) compare(ctx context.Context, c *cluster, systems []*target) erro
 	}
 	for _, s := range systems {
 		say("warming up %s", s.name)
-		if _, err := s.run(ctx, 64, warmUp); err != nil {
+		if _, err := s.run(ctx, 64, b.warmUp); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
