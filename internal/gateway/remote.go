@@ -167,12 +167,24 @@ func (r *remoteRows) open() error {
 	return d.end()
 }
 
-// endOfStream is an error for a stream that ended before its time.
+// endOfStream is an error for a stream that ended before its time, and on which
+// nothing was asked that could have changed anything.
 func endOfStream(err error) error {
 	if err == io.EOF {
-		return base.Errorf(base.KindUnavailable, "the other node ended the read")
+		return base.Errorf(base.KindUnavailable, "the other node ended the stream")
 	}
-	return err
+	return harmless(err)
+}
+
+// harmless is the error of a request that changes nothing, whether or not it
+// was received: it may be repeated.
+func harmless(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *base.AsError(err)
+	e.Outcome = base.NotDone
+	return &e
 }
 
 func (r *remoteRows) Columns() []session.Column { return r.columns }

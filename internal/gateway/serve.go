@@ -271,7 +271,7 @@ func (g *Gateway) describeAtLeader(ctx context.Context, db Database, sql string)
 		e.string(sql)
 		b, err := g.transport.Call(ctx, db.Leader, writeMethod, e.done())
 		if err != nil {
-			return err
+			return harmless(err)
 		}
 		d, err := openMessage(b, msgDescription)
 		if err != nil {

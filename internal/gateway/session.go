@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -93,6 +94,9 @@ func (s *clientSession) TxStatus() session.TxStatus {
 // Query implements session.Session.
 func (s *clientSession) Query(ctx context.Context, sql string, args []base.Value) (session.Rows, error) {
 	s.closeReading()
+	if d := describeHere(sql); d != nil && d.Kind != session.Savepoint {
+		return s.control(ctx, d.Kind, sql)
+	}
 	guard, err := s.guard()
 	if err != nil {
 		return nil, s.fail(err)
@@ -102,21 +106,31 @@ func (s *clientSession) Query(ctx context.Context, sql string, args []base.Value
 		return nil, s.fail(err)
 	}
 	st := statement{Statement: replica.Statement{SQL: sql, Args: args}, description: d, guard: guard}
-	switch d.Kind {
+	rows, err := s.run(ctx, st)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return rows, nil
+}
+
+// control runs what never reaches a database as it is. Who has no right any
+// more can do nothing but go back.
+func (s *clientSession) control(ctx context.Context, kind session.StatementKind, sql string) (session.Rows, error) {
+	switch kind {
 	case session.Empty:
 		return done(session.Result{}), nil
 	case session.Setting:
 		return s.setting(ctx, sql)
 	case session.Begin:
 		return s.begin()
-	case session.Commit, session.Rollback:
-		return s.end(ctx, d.Kind == session.Commit)
+	case session.Rollback:
+		return s.end(ctx, false)
 	}
-	rows, err := s.run(ctx, st)
-	if err != nil {
-		return nil, s.fail(err)
+	if _, err := s.guard(); err != nil {
+		_, rolledBack := s.end(ctx, false)
+		return nil, errors.Join(err, rolledBack)
 	}
-	return rows, nil
+	return s.end(ctx, true)
 }
 
 // statement is one statement on its way.
