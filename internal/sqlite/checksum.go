@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs"
 
 	"github.com/skeindb/skein/internal/base"
 )
@@ -48,6 +49,7 @@ func makeEmpty(uri string) error {
 // checksums at dest; rowids stay as they are.
 func Rewrite(ctx context.Context, vfs, path, dest string) error {
 	o := ConnOptions{VFS: vfs, Role: RoleTool}
+	unsummed := dest + ".unsummed"
 	conn, err := OpenConn(ctx, path, o)
 	if err != nil {
 		return err
@@ -55,27 +57,43 @@ func Rewrite(ctx context.Context, vfs, path, dest string) error {
 	conn.SetInterrupt(ctx)
 	if _, err = conn.raw.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, checksumBytes); err == nil {
 		err = conn.vacuuming(func() error {
-			return conn.Exec("VACUUM INTO " + sqlite3.Quote(fileURI(dest, ConnOptions{VFS: vfs, create: true})))
+			return conn.Exec("VACUUM INTO " + sqlite3.Quote(fileURI(unsummed, ConnOptions{VFS: vfs, create: true})))
 		})
 	}
 	if err = errors.Join(err, conn.Close()); err == nil {
-		err = sumAllPages(fileURI(dest, ConnOptions{VFS: vfs}))
+		err = sumAllPages(vfs, unsummed, dest)
 	}
-	if err != nil {
+	if err = errors.Join(err, remove(vfs, unsummed)); err != nil {
 		return fmt.Errorf("rewrite %s: %w", path, err)
 	}
 	return checkRewritten(ctx, vfs, dest)
 }
 
-// sumAllPages writes every page again. A new file has checksums from the moment
-// its first page is written, and when it is larger than the cache others are
-// written before that one.
-func sumAllPages(uri string) error {
-	raw, err := sqlite3.Open(uri)
+// sumAllPages copies a file, page by page, to one with checksums. A new file has
+// them from the moment its first page is written, and when it is larger than the
+// cache others are written before that one; a copy begins with the first page.
+func sumAllPages(vfs, path, dest string) error {
+	if err := makeEmpty(fileURI(dest, ConnOptions{VFS: vfs, create: true})); err != nil {
+		return err
+	}
+	raw, err := sqlite3.Open(fileURI(path, ConnOptions{VFS: vfs}))
 	if err != nil {
 		return err
 	}
-	return errors.Join(raw.Exec("PRAGMA checksum_verification=OFF; VACUUM"), raw.Close())
+	err = raw.Exec("PRAGMA checksum_verification=OFF")
+	if err == nil {
+		err = raw.Backup("main", fileURI(dest, ConnOptions{VFS: vfs})+"&_pragma=journal_mode(off)&_pragma=synchronous(full)")
+	}
+	return errors.Join(err, raw.Close())
+}
+
+// remove deletes a file that may be missing.
+func remove(name, path string) error {
+	v := vfs.Find(unmappedVFS(name))
+	if there, err := v.Access(path, vfs.ACCESS_EXISTS); err != nil || !there {
+		return err
+	}
+	return v.Delete(path, false)
 }
 
 func checkRewritten(ctx context.Context, vfs, path string) error {
