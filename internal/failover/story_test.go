@@ -192,7 +192,7 @@ func (s *sim) storyWrite(t *testing.T, w []string) string {
 	first := s.writes + 1
 	for range n {
 		if at == nil || !s.write(at) {
-			return fmt.Sprintf("write: node does not lead\n")
+			return "write: node does not lead\n"
 		}
 	}
 	s.sleep(100 * time.Millisecond)

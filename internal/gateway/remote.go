@@ -383,7 +383,8 @@ func lostTx(err error) error {
 		err = base.Errorf(base.KindUnavailable, "the leader ended the transaction")
 	}
 	e := *base.AsError(err)
-	if e.Kind == base.KindUnavailable || e.Kind == base.KindInternal {
+	switch e.Kind {
+	case base.KindUnavailable, base.KindInternal, base.KindNotLeader, base.KindNoLeader, base.KindShutdown:
 		e.Kind, e.SQLState = base.KindConflict, "40001"
 		e.Message = "the transaction was rolled back, since its leader was lost: " + e.Error()
 		e.Hint = "run the transaction again from its BEGIN"

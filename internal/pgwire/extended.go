@@ -109,12 +109,11 @@ func (c *conn) bind(body []byte) error {
 // bindMessage is what follows the names in a Bind message. Its slices are
 // those of the message.
 type bindMessage struct {
-	rest           []byte
-	formats        []byte // two bytes each
-	params         []byte // from the first length on
-	count          int
-	results        []byte // two bytes each
-	valuesAreShort bool   // no parameter is longer than the message, checked
+	rest    []byte
+	formats []byte // two bytes each
+	params  []byte // from the first length on
+	count   int
+	results []byte // two bytes each
 }
 
 func (m *bindMessage) split() error {

@@ -2,7 +2,6 @@ package pgwire
 
 import (
 	"bytes"
-	"maps"
 	"strings"
 
 	"github.com/skeindb/skein/internal/base"
@@ -332,11 +331,4 @@ func (c *conn) runConfig(call *configCall, args []base.Value) (session.Rows, err
 		return &memoryRows{values: [][]base.Value{{{}}}}, nil
 	}
 	return textRows([]string{v}), err
-}
-
-// changedSettings are for the catalogue.
-func (c *conn) changedSettings() map[string]string {
-	out := maps.Clone(c.settings.initial)
-	maps.Copy(out, c.settings.changed)
-	return out
 }

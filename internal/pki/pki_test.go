@@ -50,7 +50,7 @@ func issue(t *testing.T, ca *pki.CA, node base.NodeID, now time.Time) *pki.Ident
 }
 
 // handshake runs TLS between two configurations and returns both results.
-func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error, seen tls.ConnectionState) {
+func handshake(t *testing.T, client, server *tls.Config) (seen tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	a, b := connected(t)
 	done := make(chan error, 1)
@@ -69,7 +69,8 @@ func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr e
 		_, clientErr = c.Read(make([]byte, 1)) // The server's verdict comes only now.
 	}
 	a.Close()
-	return clientErr, <-done, s.ConnectionState()
+	serverErr = <-done
+	return s.ConnectionState(), clientErr, serverErr
 }
 
 // connected returns both ends of a connection that buffers, so that two sides
@@ -95,7 +96,7 @@ func connected(t *testing.T) (net.Conn, net.Conn) {
 func TestNodesOfOneClusterKnowEachOther(t *testing.T) {
 	a, b := issue(t, authority(), alice, start), issue(t, authority(), bob, start)
 	for _, want := range []base.NodeID{bob, 0} {
-		clientErr, serverErr, seen := handshake(t, a.TLSConfig(at(start), want, "h2"), b.ServerTLSConfig(at(start), "h2"))
+		seen, clientErr, serverErr := handshake(t, a.TLSConfig(at(start), want, "h2"), b.ServerTLSConfig(at(start), "h2"))
 		if clientErr != nil || serverErr != nil {
 			t.Fatalf("handshake: %v, %v", clientErr, serverErr)
 		}
@@ -142,7 +143,7 @@ func TestImpostorsAreRefused(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			clientErr, serverErr, _ := handshake(t, c.client, c.server)
+			_, clientErr, serverErr := handshake(t, c.client, c.server)
 			if clientErr == nil {
 				t.Fatal("the client was served")
 			}
@@ -162,7 +163,7 @@ func TestServerRefusesClientOfAnotherCluster(t *testing.T) {
 	// The client would take any server: only the server can refuse.
 	careless := issue(t, newAuthority(77), alice, start).TLSConfig(at(start), 0)
 	careless.VerifyConnection = nil
-	clientErr, serverErr, _ := handshake(t, careless, b.ServerTLSConfig(at(start)))
+	_, clientErr, serverErr := handshake(t, careless, b.ServerTLSConfig(at(start)))
 	if clientErr == nil || base.KindOf(serverErr) != base.KindWrongCluster {
 		t.Errorf("client: %v; server: %v", clientErr, serverErr)
 	}
@@ -196,7 +197,7 @@ func TestFilesKeepWhatWasIssued(t *testing.T) {
 			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
 		}
 	}
-	clientErr, serverErr, _ := handshake(t, id.TLSConfig(at(start), bob), issue(t, ca, bob, start).ServerTLSConfig(at(start)))
+	_, clientErr, serverErr := handshake(t, id.TLSConfig(at(start), bob), issue(t, ca, bob, start).ServerTLSConfig(at(start)))
 	if clientErr != nil || serverErr != nil {
 		t.Errorf("handshake with what was loaded: %v, %v", clientErr, serverErr)
 	}
@@ -288,7 +289,7 @@ func TestServerCertificateServesClients(t *testing.T) {
 	roots.AppendCertsFromPEM(authority().CertificatePEM())
 	for name, ok := range map[string]bool{"db.example": true, "::1": true, "other.example": false} {
 		client := &tls.Config{RootCAs: roots, ServerName: name, Time: at(start)}
-		clientErr, _, _ := handshake(t, client, server.TLSConfig(at(start)))
+		_, clientErr, _ := handshake(t, client, server.TLSConfig(at(start)))
 		if (clientErr == nil) != ok {
 			t.Errorf("a client that knows the server as %s: %v", name, clientErr)
 		}

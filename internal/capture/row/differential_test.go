@@ -59,7 +59,6 @@ type history struct {
 	g      *generator
 	plain  *sqlite.Conn
 	p      *pairOf
-	leader string
 	log    []string
 	bodies [][]byte
 	states [][]string

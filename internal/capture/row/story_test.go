@@ -190,7 +190,7 @@ func TestRewindWhileInterrupted(t *testing.T) {
 	if p.recorder.Err() == nil {
 		t.Error("the doubt is not told")
 	}
-	p.leader.SetInterrupt(nil)
+	p.leader.SetInterrupt(context.Background())
 	p.transaction("INSERT INTO t VALUES(1)")
 	p.same()
 }

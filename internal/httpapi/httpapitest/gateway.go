@@ -36,7 +36,10 @@ func Credential(password string) string {
 		panic(err)
 	}
 	salt := "0123456789abcdef"
-	c := client.GetStoredCredentials(scram.KeyFactors{Salt: salt, Iters: 4096})
+	c, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: salt, Iters: 4096})
+	if err != nil {
+		panic(err)
+	}
 	e := base64.StdEncoding.EncodeToString
 	return fmt.Sprintf("SCRAM-SHA-256$4096:%s$%s:%s", e([]byte(salt)), e(c.StoredKey), e(c.ServerKey))
 }

@@ -311,7 +311,7 @@ func (l *layout) query(ctx context.Context, sql string, args []base.Value) (*Res
 		return nil, err
 	}
 	l.conn.SetInterrupt(ctx)
-	defer l.conn.SetInterrupt(nil)
+	defer l.conn.SetInterrupt(context.Background())
 	out := &Result{Columns: columnsOf(st)}
 	size := 0
 	for {

@@ -91,7 +91,6 @@ type constraint struct {
 	refColumns []int
 	onUpdate   string
 	onDelete   string
-	deferred   bool
 }
 
 type trigger struct {
@@ -102,10 +101,9 @@ type trigger struct {
 
 // schemaRow is a row of sqlite_schema.
 type schemaRow struct {
-	id               int64
-	kind, name, on   string
-	sql              string
-	shadow, withText bool
+	id             int64
+	kind, name, on string
+	sql            string
 }
 
 // readSchema reads sqlite_schema, without our own objects and the engine's.

@@ -65,14 +65,6 @@ func value(v any) base.Value {
 	return base.Value{}
 }
 
-// orNull writes an empty text as NULL.
-func orNull(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
 // vector writes an int2vector.
 func vector(n []int) string {
 	var words []string

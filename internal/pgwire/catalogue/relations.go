@@ -88,9 +88,9 @@ func (r *relation) insert() string {
 
 // basicType is a row of pg_type.
 type basicType struct {
-	oid, elem, array     uint32
-	name, format         string
-	kind, category, text string
+	oid, elem, array uint32
+	name, format     string
+	kind, category   string
 }
 
 // basicTypes are the types that columns are told as, and those that clients
