@@ -82,41 +82,26 @@ func (g *Gateway) askFate(ctx context.Context, now Database, op replica.Operatio
 		}
 		return r.Fate(ctx, op, since)
 	}
-	e := newMessage(msgFate)
-	e.uint(uint64(now.ID))
-	e.operation(op)
-	e.uint(uint64(since))
-	b, err := g.transport.Call(ctx, now.Leader, writeMethod, e.done())
+	b, err := g.transport.Call(ctx, now.Leader, writeMethod, encodeFate(now.ID, op, since))
 	if err != nil {
 		return replica.Fate{}, err
 	}
-	d, err := openMessage(b, msgFateReply)
-	if err != nil {
-		return replica.Fate{}, err
-	}
-	fate := replica.Fate{Known: d.bool(), Found: d.bool(), Epoch: base.Epoch(d.uint()), Result: d.result()}
-	return fate, d.end()
+	return decodeFateReply(b)
 }
 
 // serveFate answers a peer's askFate.
 func (g *Gateway) serveFate(ctx context.Context, request []byte) ([]byte, error) {
-	d, err := openMessage(request, msgFate)
+	id, op, since, err := decodeFate(request)
 	if err != nil {
 		return nil, err
 	}
-	r, missing := g.replicaOf(d)
-	op, since := d.operation(), base.Seq(d.uint())
-	if err := errors.Join(d.end(), missing); err != nil {
+	r, err := g.replicaOf(id)
+	if err != nil {
 		return nil, err
 	}
 	fate, err := r.Fate(ctx, op, since)
 	if err != nil {
 		return nil, err
 	}
-	e := newMessage(msgFateReply)
-	e.bool(fate.Known)
-	e.bool(fate.Found)
-	e.uint(uint64(fate.Epoch))
-	e.result(fate.Result)
-	return e.done(), nil
+	return encodeFateReply(fate), nil
 }

@@ -29,7 +29,6 @@ const (
 	msgBegun                           // transaction stream: it has begun
 	msgQuery                           // transaction stream: one statement
 	msgCommit                          // transaction stream
-	msgRollback                        // transaction stream
 	msgError                           // transaction stream: the statement failed
 	msgDescribe                        // Call: describe a statement
 	msgDescription
@@ -257,6 +256,8 @@ func (d *decoder) values() []base.Value {
 	return vs
 }
 
+func (d *decoder) duration() time.Duration { return time.Duration(d.int()) }
+
 func (d *decoder) position() base.Position {
 	return base.Position{Epoch: base.Epoch(d.uint()), Seq: base.Seq(d.uint())}
 }
@@ -284,7 +285,7 @@ func (d *decoder) columns() []session.Column {
 func (d *decoder) result() session.Result {
 	return session.Result{
 		Tag: d.string(), RowsAffected: d.int(), LastInsertID: d.int(), Position: d.position(),
-		Age: time.Duration(d.int()), Asked: d.durability(), Reached: d.string(), Degraded: d.bool(),
+		Age: d.duration(), Asked: d.durability(), Reached: d.string(), Degraded: d.bool(),
 	}
 }
 
@@ -307,29 +308,4 @@ func (d *decoder) operation() (op replica.OperationID) {
 	copy(op[:], d.b)
 	d.b = d.b[len(op):]
 	return op
-}
-
-// wholeResult is a result with its rows, as WriteResult holds it.
-func encodeResult(res *replica.WriteResult) []byte {
-	e := newMessage(msgResult)
-	e.columns(res.Columns)
-	e.uint(uint64(len(res.Rows)))
-	for _, r := range res.Rows {
-		e.values(r)
-	}
-	e.result(res.Result)
-	return e.done()
-}
-
-func decodeResult(b []byte) (*replica.WriteResult, error) {
-	d, err := openMessage(b, msgResult)
-	if err != nil {
-		return nil, err
-	}
-	res := &replica.WriteResult{Columns: d.columns()}
-	for n := d.count(); n > 0 && d.err == nil; n-- {
-		res.Rows = append(res.Rows, d.values())
-	}
-	res.Result = d.result()
-	return res, d.end()
 }

@@ -51,21 +51,11 @@ func notReady(db Database) error {
 }
 
 func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
-	e := newMessage(msgWrite)
-	e.uint(uint64(db.ID))
-	e.byte(byte(q.Guard))
-	e.durability(q.Durability)
-	e.operation(q.Operation)
-	e.uint(uint64(q.Epoch))
-	e.uint(uint64(len(q.Statements)))
-	for _, s := range q.Statements {
-		e.statement(s)
-	}
 	// The session's own limit ends ctx long before this; a call wants a deadline.
 	ctx, cancel := g.env.Clock.WithTimeout(ctx, maxStatementTime, context.DeadlineExceeded)
 	defer cancel()
 	waiting, stop := g.whileAlive(ctx, db)
-	b, err := g.transport.Call(waiting, db.Leader, writeMethod, e.done())
+	b, err := g.transport.Call(waiting, db.Leader, writeMethod, encodeWrite(db.ID, q))
 	stop()
 	if err != nil {
 		return nil, explainForward(err)
@@ -104,29 +94,14 @@ func (g *Gateway) readAtLeader(ctx context.Context, name string, q replica.ReadR
 	return rows, err
 }
 
-func encodeReadRequest(e *encoder, q replica.ReadRequest) {
-	e.position(q.AtLeast)
-	e.bool(q.Linearizable)
-	e.int(int64(q.MaxAge))
-	e.byte(byte(q.Guard))
-}
-
-func decodeReadRequest(d *decoder) replica.ReadRequest {
-	return replica.ReadRequest{AtLeast: d.position(), Linearizable: d.bool(), MaxAge: time.Duration(d.int()), Guard: replica.Guard(d.byte())}
-}
-
 func (g *Gateway) openRemoteRead(ctx context.Context, db Database, q replica.ReadRequest, st replica.Statement) (session.Rows, error) {
-	e := newMessage(msgRead)
-	e.uint(uint64(db.ID))
-	encodeReadRequest(e, q)
-	e.statement(st)
 	ctx, end := context.WithCancelCause(ctx)
 	ctx, stop := g.whileAlive(ctx, db)
 	cancel := func(cause error) {
 		end(cause)
 		stop()
 	}
-	s, err := g.transport.OpenStream(ctx, db.Leader, readService, e.done())
+	s, err := g.transport.OpenStream(ctx, db.Leader, readService, encodeRead(db.ID, q, st))
 	if err != nil {
 		cancel(err)
 		return nil, err
@@ -159,12 +134,8 @@ func (r *remoteRows) open() error {
 	if err != nil {
 		return endOfStream(err)
 	}
-	d, err := openMessage(b, msgColumns)
-	if err != nil {
-		return err
-	}
-	r.columns = d.columns()
-	return d.end()
+	r.columns, err = decodeColumns(b)
+	return err
 }
 
 // endOfStream is an error for a stream that ended before its time, and on which
@@ -209,24 +180,11 @@ func (r *remoteRows) receive() bool {
 	if err != nil {
 		return r.finish(endOfStream(err))
 	}
-	kind, err := kindOf(b)
-	if err != nil {
+	if kind, _ := kindOf(b); kind == msgEnd {
+		r.result, err = decodeEnd(b)
 		return r.finish(err)
 	}
-	d, err := openMessage(b, kind)
-	switch {
-	case err != nil:
-		return r.finish(err)
-	case kind == msgEnd:
-		r.result = d.result()
-		return r.finish(d.end())
-	case kind != msgRows:
-		return r.finish(base.Errorf(base.KindInvalid, "message of kind %d in a read", kind))
-	}
-	for n := d.count(); n > 0 && d.err == nil; n-- {
-		r.rows = append(r.rows, d.values())
-	}
-	if err := d.end(); err != nil {
+	if r.rows, err = decodeRows(b); err != nil {
 		return r.finish(err)
 	}
 	return true
@@ -270,16 +228,7 @@ func (g *Gateway) beginWriteAt(ctx context.Context, db Database, q replica.Begin
 		}
 		return r.BeginWrite(ctx, q)
 	}
-	e := newMessage(msgBegin)
-	e.uint(uint64(db.ID))
-	e.bool(true)
-	e.byte(byte(q.Guard))
-	e.uint(uint64(q.Epoch))
-	e.bool(q.Snapshot != nil)
-	if q.Snapshot != nil {
-		e.position(*q.Snapshot)
-	}
-	tx, err := g.openTx(ctx, db, e.done())
+	tx, err := g.openTx(ctx, db, opening{database: db.ID, write: &q}.encode())
 	if err != nil {
 		return nil, err
 	}
@@ -294,11 +243,7 @@ func (g *Gateway) beginReadAt(ctx context.Context, db Database, q replica.ReadRe
 		}
 		return r.BeginRead(ctx, q)
 	}
-	e := newMessage(msgBegin)
-	e.uint(uint64(db.ID))
-	e.bool(false)
-	encodeReadRequest(e, q)
-	tx, err := g.openTx(ctx, db, e.done())
+	tx, err := g.openTx(ctx, db, opening{database: db.ID, read: q}.encode())
 	if err != nil {
 		return nil, err
 	}
@@ -318,11 +263,7 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 	t := &remoteTx{stream: s, cancel: cancel}
 	b, err := s.Recv()
 	if err == nil {
-		var d *decoder
-		if d, err = openMessage(b, msgBegun); err == nil {
-			t.position = d.position()
-			err = d.end()
-		}
+		t.position, err = decodeBegun(b)
 	}
 	if err != nil {
 		cancel(err)
@@ -398,9 +339,7 @@ func (t *remoteTx) Query(ctx context.Context, s replica.Statement) (session.Rows
 	if t.over {
 		return nil, errTxOver()
 	}
-	e := newMessage(msgQuery)
-	e.statement(s)
-	res, _, err := t.exchange(ctx, e.done())
+	res, _, err := t.exchange(ctx, encodeQuery(s))
 	if err != nil {
 		return nil, err
 	}
@@ -415,10 +354,7 @@ func (t *remoteTx) Commit(ctx context.Context, d base.Durability, op replica.Ope
 	if t.over {
 		return session.Result{}, lostTx(errTxOver())
 	}
-	e := newMessage(msgCommit)
-	e.durability(d)
-	e.operation(op)
-	res, lost, err := t.exchange(ctx, e.done())
+	res, lost, err := t.exchange(ctx, encodeCommit(d, op))
 	t.close()
 	switch {
 	case err == nil:

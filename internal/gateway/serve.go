@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 
 	"github.com/skeindb/skein/internal/base"
@@ -19,8 +18,7 @@ const (
 )
 
 // replicaOf returns the local replica that a peer's message is for.
-func (g *Gateway) replicaOf(d *decoder) (replica.Replica, error) {
-	id := base.DatabaseID(d.uint())
+func (g *Gateway) replicaOf(id base.DatabaseID) (replica.Replica, error) {
 	if r := g.directory.Replica(id); r != nil {
 		return r, nil
 	}
@@ -35,16 +33,12 @@ func (g *Gateway) serveWrite(ctx context.Context, _ base.NodeID, request []byte)
 	case msgFate:
 		return g.serveFate(ctx, request)
 	}
-	d, err := openMessage(request, msgWrite)
+	id, q, err := decodeWrite(request)
 	if err != nil {
 		return nil, err
 	}
-	r, missing := g.replicaOf(d)
-	q := replica.WriteRequest{Guard: replica.Guard(d.byte()), Durability: d.durability(), Operation: d.operation(), Epoch: base.Epoch(d.uint()), MaxResultBytes: maxForwardBytes}
-	for n := d.count(); n > 0 && d.err == nil; n-- {
-		q.Statements = append(q.Statements, d.statement())
-	}
-	if err := errors.Join(d.end(), missing); err != nil {
+	r, err := g.replicaOf(id)
+	if err != nil {
 		return nil, err
 	}
 	res, err := r.Write(ctx, q)
@@ -56,13 +50,12 @@ func (g *Gateway) serveWrite(ctx context.Context, _ base.NodeID, request []byte)
 
 // serveRead runs a peer's read and streams the rows.
 func (g *Gateway) serveRead(ctx context.Context, _ base.NodeID, header []byte, s transport.Stream) error {
-	d, err := openMessage(header, msgRead)
+	id, q, st, err := decodeRead(header)
 	if err != nil {
 		return err
 	}
-	r, missing := g.replicaOf(d)
-	q, st := decodeReadRequest(d), d.statement()
-	if err := errors.Join(d.end(), missing); err != nil {
+	r, err := g.replicaOf(id)
+	if err != nil {
 		return err
 	}
 	rows, err := readHere(ctx, r, q, st)
@@ -70,17 +63,13 @@ func (g *Gateway) serveRead(ctx context.Context, _ base.NodeID, header []byte, s
 		return err
 	}
 	defer rows.Close()
-	e := newMessage(msgColumns)
-	e.columns(rows.Columns())
-	if err := s.Send(e.done()); err != nil {
+	if err := s.Send(encodeColumns(rows.Columns())); err != nil {
 		return err
 	}
 	if err := sendRows(rows, s); err != nil {
 		return err
 	}
-	e = newMessage(msgEnd)
-	e.result(rows.Result())
-	return s.Send(e.done())
+	return s.Send(encodeEnd(rows.Result()))
 }
 
 // sendRows sends rows in messages of bounded size until they end.
@@ -88,11 +77,9 @@ func sendRows(rows session.Rows, s transport.Stream) error {
 	var body encoder
 	n := 0
 	flush := func() error {
-		e := newMessage(msgRows)
-		e.uint(uint64(n))
-		e.b = append(e.b, body.b...)
+		msg := encodeRows(n, body.b)
 		body.b, n = body.b[:0], 0
-		return s.Send(e.done())
+		return s.Send(msg)
 	}
 	for rows.Next() {
 		body.values(rows.Row())
@@ -115,9 +102,7 @@ func (g *Gateway) serveTx(ctx context.Context, _ base.NodeID, header []byte, s t
 		return err
 	}
 	defer tx.Rollback()
-	e := newMessage(msgBegun)
-	e.position(at)
-	if err := s.Send(e.done()); err != nil {
+	if err := s.Send(encodeBegun(at)); err != nil {
 		return err
 	}
 	for {
@@ -141,61 +126,43 @@ func (g *Gateway) serveTx(ctx context.Context, _ base.NodeID, header []byte, s t
 
 // beginFor opens what the header asks for, as a WriteTx in either case.
 func (g *Gateway) beginFor(ctx context.Context, header []byte) (tx replica.WriteTx, at base.Position, err error) {
-	d, err := openMessage(header, msgBegin)
+	o, err := decodeOpening(header)
 	if err != nil {
 		return nil, at, err
 	}
-	r, missing := g.replicaOf(d)
-	if !d.bool() {
-		q := decodeReadRequest(d)
-		if err := errors.Join(d.end(), missing); err != nil {
-			return nil, at, err
-		}
-		read, err := r.BeginRead(ctx, q)
-		if err != nil {
-			return nil, at, err
-		}
-		return readOnlyTx{read}, read.Position(), nil
-	}
-	q := replica.BeginRequest{Guard: replica.Guard(d.byte()), Epoch: base.Epoch(d.uint())}
-	if d.bool() {
-		at = d.position()
-		q.Snapshot = &at
-	}
-	if err := errors.Join(d.end(), missing); err != nil {
+	r, err := g.replicaOf(o.database)
+	if err != nil {
 		return nil, at, err
 	}
-	tx, err = r.BeginWrite(ctx, q)
-	return tx, at, err
+	if o.write != nil {
+		tx, err = r.BeginWrite(ctx, *o.write)
+		return tx, at, err
+	}
+	read, err := r.BeginRead(ctx, o.read)
+	if err != nil {
+		return nil, at, err
+	}
+	return readOnlyTx{read}, read.Position(), nil
 }
 
 // stepTx runs one message of a transaction stream.
 func stepTx(ctx context.Context, tx replica.WriteTx, b []byte) (res *replica.WriteResult, over bool, err error) {
-	kind, err := kindOf(b)
-	if err != nil {
-		return nil, true, err
-	}
-	d, err := openMessage(b, kind)
-	if err != nil {
-		return nil, true, err
-	}
-	switch kind {
-	case msgQuery:
-		st := d.statement()
-		if err := d.end(); err != nil {
-			return nil, true, err
-		}
-		res, err = collect(tx.Query(ctx, st))
-		return res, !tx.Alive(), err
+	switch kind, _ := kindOf(b); kind {
 	case msgCommit:
-		durability, op := d.durability(), d.operation()
-		if err := d.end(); err != nil {
+		durability, op, err := decodeCommit(b)
+		if err != nil {
 			return nil, true, err
 		}
 		r, err := tx.Commit(ctx, durability, op)
 		return &replica.WriteResult{Result: r}, true, err
+	default:
+		st, err := decodeQuery(b)
+		if err != nil {
+			return nil, true, err
+		}
+		res, err = collect(tx.Query(ctx, st))
+		return res, !tx.Alive(), err
 	}
-	return nil, true, base.Errorf(base.KindInvalid, "message of kind %d in a transaction", kind)
 }
 
 // collect reads all rows into memory, up to what one message holds.
@@ -236,25 +203,19 @@ func (t readOnlyTx) Rollback() error { return t.Close() }
 
 // serveDescribe compiles a statement for a peer whose own replica can't.
 func (g *Gateway) serveDescribe(ctx context.Context, request []byte) ([]byte, error) {
-	d, err := openMessage(request, msgDescribe)
+	id, sql, err := decodeDescribe(request)
 	if err != nil {
 		return nil, err
 	}
-	r, missing := g.replicaOf(d)
-	sql := d.string()
-	if err := errors.Join(d.end(), missing); err != nil {
+	r, err := g.replicaOf(id)
+	if err != nil {
 		return nil, err
 	}
 	desc, err := r.Describe(ctx, sql)
 	if err != nil {
 		return nil, err
 	}
-	e := newMessage(msgDescription)
-	e.byte(byte(desc.Kind))
-	e.uint(uint64(desc.Params))
-	e.string(desc.Tag)
-	e.columns(desc.Columns)
-	return e.done(), nil
+	return encodeDescription(desc), nil
 }
 
 // describeAtLeader asks the leader to compile a statement.
@@ -262,23 +223,20 @@ func (g *Gateway) describeAtLeader(ctx context.Context, db Database, sql string)
 	ctx, cancel := g.env.Clock.WithTimeout(ctx, leaderWait, base.Errorf(base.KindTimeout, "the leader of %s did not answer in %v", db.Name, leaderWait))
 	defer cancel()
 	err = g.atLeader(ctx, db.Name, func(ctx context.Context, db Database) error {
-		if r := g.local(db); r != nil && db.Leader == g.directory.Self() {
+		if db.Leader == g.directory.Self() {
+			r := g.local(db)
+			if r == nil {
+				return notReady(db)
+			}
 			desc, err = r.Describe(ctx, sql)
 			return err
 		}
-		e := newMessage(msgDescribe)
-		e.uint(uint64(db.ID))
-		e.string(sql)
-		b, err := g.transport.Call(ctx, db.Leader, writeMethod, e.done())
+		b, err := g.transport.Call(ctx, db.Leader, writeMethod, encodeDescribe(db.ID, sql))
 		if err != nil {
 			return harmless(err)
 		}
-		d, err := openMessage(b, msgDescription)
-		if err != nil {
-			return err
-		}
-		desc = &session.Description{Kind: session.StatementKind(d.byte()), Params: int(d.uint()), Tag: d.string(), Columns: d.columns()}
-		return d.end()
+		desc, err = decodeDescription(b)
+		return err
 	})
 	return desc, err
 }
