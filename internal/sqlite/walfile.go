@@ -28,7 +28,8 @@ type walFile struct {
 	mu      sync.Mutex // guards what follows; the size is asked for from elsewhere
 	buffer  []byte
 	at      int64 // of buffer in the file
-	commits int64 // where the frame ends whose header has announced a commit; 0: none
+	end     int64 // of the last write
+	commits bool  // the last header has announced a commit: its page comes next
 }
 
 // WriteAt implements vfs.File.
@@ -44,15 +45,20 @@ func (w *walFile) WriteAt(p []byte, off int64) (int, error) {
 		w.at = off
 	}
 	w.buffer = append(w.buffer, p...)
-	end := off + int64(len(p))
+	// A header that does not follow the last write gives an older frame a new
+	// checksum, with no page after it, or is this file's first: it is written.
+	appends := off == w.end || off == walHeaderSize
+	w.end = off + int64(len(p))
 	switch {
-	case len(p) == walFrameHeaderSize && binary.BigEndian.Uint32(p[4:]) != 0:
-		w.commits = end
-		return len(p), nil
-	case len(p) == walFrameHeaderSize && off >= walHeaderSize:
-		return len(p), nil
-	case w.commits == 0 && len(p) >= 512 && off >= walHeaderSize:
+	case len(p) == walFrameHeaderSize:
+		w.commits = binary.BigEndian.Uint32(p[4:]) != 0
+		if appends {
+			return len(p), nil
+		}
+	case len(p) >= 512 && off >= walHeaderSize && !w.commits:
 		return len(p), nil // The page of a frame that does not commit.
+	default:
+		w.commits = false
 	}
 	if err := w.flush(); err != nil {
 		return 0, err
@@ -62,7 +68,6 @@ func (w *walFile) WriteAt(p []byte, off int64) (int, error) {
 
 // flush writes what was gathered. The caller holds mu.
 func (w *walFile) flush() error {
-	w.commits = 0
 	if len(w.buffer) == 0 {
 		return nil
 	}
