@@ -204,6 +204,9 @@ func unpackValues(v base.Value) ([]base.Value, error) {
 		case "b":
 			values[i].Kind = base.Blob
 			values[i].Bytes, err = hex.DecodeString(p[1])
+		case "n":
+		default:
+			err = fmt.Errorf("unknown storage class %q", p[0])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read orphaned write: %w", err)

@@ -1,0 +1,265 @@
+package leader
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/env/crashfs"
+	"github.com/skeindb/skein/internal/replica"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+var sampleMeta = meta{
+	Version: 1, Cluster: 0x1234, Database: 7, Name: "shop", Promised: 5, Led: 3, Copying: true, Reason: "the log is \"corrupt\"", Unproven: true,
+}
+
+func disk(t *testing.T) env.FS {
+	t.Helper()
+	d := crashfs.New()
+	if err := errors.Join(d.MkdirAll("/data", 0o700), d.SyncDir("/")); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// The bytes of replica.json are fixed: a newer program reads an older one's.
+func TestMetaIsAsDescribed(t *testing.T) {
+	f := disk(t)
+	if err := writeMeta(f, "/data", sampleMeta); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.ReadFile("/data/" + metaName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/replica.json", got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/replica.json")
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %s, want %s (%v)", got, want, err)
+	}
+	if m, found, err := readMeta(f, "/data"); m != sampleMeta || !found || err != nil {
+		t.Errorf("read again: %+v, %v, %v", m, found, err)
+	}
+}
+
+func put(t testing.TB, f env.FS, data []byte) {
+	t.Helper()
+	if err := env.WriteFile(f, "/data", metaName, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Any damage is noticed: a replica that forgot its vow could break it.
+func TestDamagedMetaIsRefused(t *testing.T) {
+	good, err := os.ReadFile("testdata/replica.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := disk(t)
+	for i := range good {
+		b := bytes.Clone(good)
+		b[i] ^= 0x01
+		put(t, f, b)
+		if m, _, err := readMeta(f, "/data"); err == nil && m != sampleMeta {
+			t.Errorf("byte %d flipped: read %+v", i, m)
+		}
+		put(t, f, good[:i])
+		if _, _, err := readMeta(f, "/data"); err == nil {
+			t.Errorf("cut after %d bytes: read all the same", i)
+		}
+	}
+	put(t, f, bytes.Replace(good, []byte(`"version":1`), []byte(`"version":2`), 1))
+	if _, _, err := readMeta(f, "/data"); base.KindOf(err) != base.KindCorrupt {
+		t.Errorf("changed: %v", err)
+	}
+	if _, found, err := readMeta(f, "/elsewhere"); found || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+		t.Errorf("none there: %v, %v", found, err)
+	}
+}
+
+func FuzzMeta(f *testing.F) {
+	good, err := os.ReadFile("testdata/replica.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"meta":{},"crc32c":0}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := disk(t)
+		put(t, d, b)
+		m, found, err := readMeta(d, "/data")
+		if err != nil {
+			return
+		}
+		if !found || m.Version != 1 {
+			t.Fatalf("read %+v, %v", m, found)
+		}
+		if err := writeMeta(d, "/data", m); err != nil {
+			t.Fatal(err)
+		}
+		if again, _, err := readMeta(d, "/data"); again != m || err != nil {
+			t.Fatalf("%+v becomes %+v, %v", m, again, err)
+		}
+	})
+}
+
+// Values of orphaned writes come back bit for bit.
+func TestOrphanedValuesComeBack(t *testing.T) {
+	value := rapid.Custom(func(t *rapid.T) base.Value {
+		switch rapid.IntRange(0, 4).Draw(t, "class") {
+		case 0:
+			return base.IntValue(rapid.Int64().Draw(t, "int"))
+		case 1:
+			return base.RealValue(rapid.SampledFrom([]float64{0, math.Copysign(0, -1), 1, 1.5, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64, 0.1}).Draw(t, "real"))
+		case 2:
+			return base.TextValue(rapid.SampledFrom([]string{"", "a", "gänse <&>", "\u2028", "\xff\xfe", "a\x00b", "\ufffd"}).Draw(t, "text"))
+		case 3:
+			return base.BlobValue(rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "blob"))
+		}
+		return base.Value{}
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		values := rapid.SliceOfN(value, 0, 5).Draw(t, "values")
+		got, err := unpackValues(packValues(values))
+		if err != nil || len(got) != len(values) {
+			t.Fatalf("got %v, %v", got, err)
+		}
+		for i := range values {
+			if !got[i].Equal(values[i]) {
+				t.Errorf("%v becomes %v", values[i], got[i])
+			}
+		}
+	})
+	if got, err := unpackValues(packValues(nil)); got != nil || err != nil {
+		t.Errorf("nothing becomes %v, %v", got, err)
+	}
+}
+
+func TestOrphanedValuesAreAsDescribed(t *testing.T) {
+	values := []base.Value{base.IntValue(-7), base.RealValue(1.5), base.TextValue("gänse"), base.TextValue("\xff"), base.BlobValue([]byte{0, 255}), {}}
+	const want = `[["i","-7"],["r","1.5"],["t","gänse"],["x","ff"],["b","00ff"],["n",""]]`
+	if got := string(packValues(values).Bytes); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for _, bad := range []string{`[`, `[["i","x"]]`, `[["b","0"]]`, `[["q",""]]`, `{}`} {
+		if _, err := unpackValues(base.TextValue(bad)); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+	}
+}
+
+func FuzzOrphanedValues(f *testing.F) {
+	f.Add(`[["i","-7"],["r","1.5"],["t","x"],["x","ff"],["b","00ff"],["n",""]]`)
+	f.Fuzz(func(t *testing.T, s string) {
+		values, err := unpackValues(base.TextValue(s))
+		if err != nil {
+			return
+		}
+		again, err := unpackValues(packValues(values))
+		if err != nil || len(again) != len(values) {
+			t.Fatalf("%v becomes %v, %v", values, again, err)
+		}
+	})
+}
+
+// The table of orphaned writes is one that people may read themselves.
+func TestOrphanFileIsAsDescribed(t *testing.T) {
+	dir := t.TempDir()
+	e := env.Real(slog.New(slog.DiscardHandler))
+	r := &Replica{env: e, options: Options{Dir: dir}, log: e.Log}
+	conn, err := r.openOrphans(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	st, err := conn.PrepareOwn("SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || pk, ', ') FROM pragma_table_info('orphan')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := st.Step(); err != nil {
+		t.Fatal(err)
+	}
+	const want = "epoch INTEGER 1 1, seq INTEGER 1 2, written_ns INTEGER 1 0, table_name TEXT 1 0, operation TEXT 1 0, columns TEXT 1 0, key TEXT 0 0, old TEXT 0 0, new TEXT 0 0"
+	if got := string(st.Column(0).Bytes); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+// The epochs of a log that begins after a position end with the position's own.
+func TestStartsEndWithThePositionsEpoch(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var known []changelog.EpochStart
+		epoch, first := base.Epoch(0), base.Seq(0)
+		for range rapid.IntRange(0, 5).Draw(t, "epochs") {
+			epoch += base.Epoch(rapid.IntRange(1, 3).Draw(t, "epoch"))
+			first += base.Seq(rapid.IntRange(1, 5).Draw(t, "first"))
+			known = append(known, changelog.EpochStart{Epoch: epoch, First: first})
+		}
+		at := base.Position{Epoch: base.Epoch(rapid.IntRange(0, 15).Draw(t, "at epoch")), Seq: base.Seq(rapid.IntRange(0, 30).Draw(t, "at"))}
+		if (at.Epoch == 0) != (at.Seq == 0) {
+			t.Skip("no position")
+		}
+		starts := startsOf(known, at)
+		var last changelog.EpochStart
+		for _, s := range starts {
+			if s.Epoch <= last.Epoch || s.First <= last.First || s.First > at.Seq {
+				t.Fatalf("starts of %v after %v: %v", at, known, starts)
+			}
+			last = s
+		}
+		if last.Epoch != at.Epoch {
+			t.Fatalf("starts of %v after %v: %v", at, known, starts)
+		}
+	})
+}
+
+// The book of operations forgets the oldest, knows what it has forgotten, and
+// never denies what it may have known.
+func TestOperationsForgetInOrder(t *testing.T) {
+	var o operations
+	o.init()
+	o.reset(10)
+	for n := range maxOperations + 100 {
+		e := entry.Entry{Epoch: 1, First: base.Seq(11 + n), Count: 1, Operation: packOperation(opID(n), 1), HasOperation: true}
+		o.note(&e)
+	}
+	if _, found, after := o.find(opID(0)); found || after != 110 {
+		t.Errorf("the oldest: %v, after %d", found, after)
+	}
+	o.cut(200)
+	if _, found, _ := o.find(opID(190)); found {
+		t.Error("what was cut is found")
+	}
+	if _, found, after := o.find(opID(150)); !found || after != 110 {
+		t.Errorf("what was not: %v, after %d", found, after)
+	}
+	o.reset(500)
+	if _, found, after := o.find(opID(150)); found || after != 500 {
+		t.Errorf("after a reset: %v, after %d", found, after)
+	}
+}
+
+func opID(n int) (id replica.OperationID) {
+	copy(id[:], strings.Repeat("x", 10))
+	id[0], id[1], id[2] = byte(n), byte(n>>8), byte(n>>16)
+	return id
+}
