@@ -83,6 +83,9 @@ func (c *cluster) step(ctx context.Context) (*httpapi.Status, error) {
 	if status.Cluster.Leader == "" {
 		return nil, notYet("the nodes have not elected a control leader yet")
 	}
+	if have, want := len(status.Cluster.Voters), votes(len(c.nodes)); have < want {
+		return nil, notYet(fmt.Sprintf("%d of %d nodes have their vote: a leader that died now could not be replaced", have, want))
+	}
 	for _, d := range status.Databases {
 		if d.Name == database {
 			return status, whole(d)
@@ -96,6 +99,15 @@ func (c *cluster) step(ctx context.Context) (*httpapi.Status, error) {
 	default:
 		return nil, fmt.Errorf("make database %s: %w", database, err)
 	}
+}
+
+// votes is how many nodes vote in a cluster of n: all of two, an odd number of
+// more, and five at the most.
+func votes(n int) int {
+	if n <= 2 {
+		return n
+	}
+	return min(n-1+n%2, 5)
 }
 
 func ask[T any](ctx context.Context, clock env.Clock, call func(context.Context) (T, error)) (T, error) {
