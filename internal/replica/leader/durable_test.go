@@ -219,3 +219,58 @@ func TestAnIsolatedLeaderTellsItsAge(t *testing.T) {
 		}
 	})
 }
+
+// A follower applies what its own log has on disk, however safe it is elsewhere:
+// after a power cut its database must not be ahead of its log.
+func TestAFollowerAppliesWhatItHasFlushed(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		c.member(3).files.slow()
+		c.write("INSERT INTO item VALUES (1)")
+		time.Sleep(100 * time.Millisecond)
+		if s := c.replica(3).Status(); s.Appended.Seq <= s.Flushed {
+			t.Errorf("appended %v, flushed %d", s.Appended, s.Flushed)
+		}
+		c.expect(2, "SELECT count(*) FROM item", "1")
+		c.expect(3, "SELECT count(*) FROM item", "0")
+		c.member(3).files.fast()
+		c.same()
+	})
+}
+
+// After a failover with loss the numbers of what was lost are used again: that
+// they were safe once does not make them so.
+func TestNumbersUsedAgainAreNotSafe(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")
+		c.level()
+		c.stop(3)
+		for range 24 {
+			c.write("INSERT INTO item(data) VALUES (randomblob(262144))")
+		}
+		c.net.SetDelay(1, 3, 50*time.Millisecond)
+		c.open(3)
+		c.eventually("node 3 has some of it", func() bool { return c.replica(3).Status().Appended.Seq > 2 })
+		c.mute(1, 3)
+		c.mute(2, 3)
+		at := c.replica(3).Status()
+		if at.Appended.Seq >= at.Safe {
+			t.Fatalf("node 3 is at %v, and %d is safe", at.Appended, at.Safe)
+		}
+		c.promise(3)
+		c.name(3)
+		c.eventually("it leads", func() bool { return c.replica(3).Status().Role == replica.RoleLeader })
+		lost := c.pending(3, request("DELETE FROM item"))
+		time.Sleep(time.Second)
+		if got, err := c.query(3, replica.ReadRequest{}, "SELECT count(*) FROM item"); err == nil {
+			t.Errorf("read %s before it was safe", got)
+		}
+		c.heal(1, 3)
+		c.heal(2, 3)
+		if o := <-lost; o.err != nil {
+			t.Error(o.err)
+		}
+		c.same()
+	})
+}
