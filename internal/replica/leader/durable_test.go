@@ -274,3 +274,22 @@ func TestNumbersUsedAgainAreNotSafe(t *testing.T) {
 		c.same()
 	})
 }
+
+// A client that has gone gets no answer, and whoever answers it is not held up.
+func TestNobodyWaitsForAnAnswerThatIsGiven(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		c.mute(1, 2)
+		c.mute(1, 3)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := c.replica(1).Write(ctx, request("INSERT INTO item VALUES (1)"))
+		wantKind(t, err, base.KindTimeout, base.Indeterminate)
+		c.elect(2, 3)
+		c.heal(1, 2)
+		c.heal(1, 3)
+		c.same()
+		c.expect(1, "SELECT count(*) FROM item", "0")
+	})
+}

@@ -265,3 +265,57 @@ func TestACopiedReplicaIsNoEvidenceBeforeItIsLevel(t *testing.T) {
 		c.eventually("it is evidence again", func() bool { return !c.promiseProbe(3).Fresh })
 	})
 }
+
+// The tail is told also when the database file can't be used, and is copied.
+func TestATailBesideADamagedFileIsTold(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT)")
+		c.level()
+		c.mute(1, 2)
+		c.mute(1, 3)
+		lost := c.pending(1, request("INSERT INTO item VALUES (2, 'lost')"))
+		time.Sleep(100 * time.Millisecond)
+		c.kill(1)
+		<-lost
+		c.damageFile(1)
+		c.elect(2, 3)
+		c.heal(1, 2)
+		c.heal(1, 3)
+		c.eventually("the next leader serves", func() bool { _, ok := c.replica(c.record().Leader).Leading(); return ok })
+		c.write("INSERT INTO item VALUES (3, 'kept')")
+		c.open(1)
+		c.same()
+		if got := c.orphans(1); !strings.Contains(got, "item (2): () -> (lost)") {
+			t.Errorf("orphans: %q", got)
+		}
+		c.expect(1, "SELECT id FROM item", "3")
+	})
+}
+
+// An old leader that is cut off has higher numbers than the new one, and they
+// were safe when its policy was content with itself: they are no answer to who
+// has seen the new one's.
+func TestAHigherNumberOfAnOldEpochIsNoProof(t *testing.T) {
+	run(t, 3, func(p *base.Policy) { p.Durability.Level = base.Async }, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		c.mute(1, 2)
+		c.mute(1, 3)
+		for i := range 20 {
+			c.write("INSERT INTO item VALUES (?1)", i)
+		}
+		c.promise(2)
+		c.promise(3)
+		c.appoint(2)
+		at := c.write("INSERT INTO item VALUES (100)").Position
+		if old := c.replica(1).Status(); old.Applied.Seq <= at.Seq {
+			t.Fatalf("the old leader is at %v, the new one at %v", old.Applied, at)
+		}
+		_, err := c.query(1, replica.ReadRequest{AtLeast: at}, "SELECT count(*) FROM item")
+		wantKind(t, err, base.KindStale, base.NotDone)
+		c.heal(1, 2)
+		c.heal(1, 3)
+		c.same()
+		c.expect(1, "SELECT group_concat(id) FROM item", "100")
+	})
+}
