@@ -301,7 +301,9 @@ func TestImport(t *testing.T) {
 		}
 		_, err = c.replica(1).Import(t.Context(), path)
 		wantKind(t, err, base.KindExists, base.NotDone)
-		// The imported history survives its leader.
+		// The imported history survives its leader, once both copies are known to
+		// be whole.
+		c.eventually("both copies are evidence", func() bool { return !c.promiseProbe(2).Fresh && !c.promiseProbe(3).Fresh })
 		c.kill(1)
 		c.elect(2, 3)
 		c.eventually("another serves", func() bool { _, ok := c.replica(c.record().Leader).Leading(); return ok })
