@@ -293,3 +293,28 @@ func TestNobodyWaitsForAnAnswerThatIsGiven(t *testing.T) {
 		c.expect(1, "SELECT count(*) FROM item", "0")
 	})
 }
+
+// A replica that has stopped can still be asked about.
+func TestAStoppedReplicaAnswers(t *testing.T) {
+	run(t, 1, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		m := c.member(1)
+		c.stop(1)
+		if s := m.replica.Status(); s.Appended.Seq != 2 {
+			t.Errorf("got %+v", s)
+		}
+		for what, err := range map[string]error{
+			"write":    second(m.replica.Write(t.Context(), request("INSERT INTO item VALUES (1)"))),
+			"begin":    second(m.replica.BeginWrite(t.Context(), replica.BeginRequest{})),
+			"read":     second(m.replica.BeginRead(t.Context(), replica.ReadRequest{})),
+			"describe": second(m.replica.Describe(t.Context(), "SELECT 1")),
+			"verify":   m.replica.Verify(t.Context()),
+		} {
+			if err == nil {
+				t.Errorf("%s: no error", what)
+			}
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }

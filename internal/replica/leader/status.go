@@ -30,7 +30,7 @@ func (r *Replica) Status() replica.Status {
 	s.Safe = r.safe.get()
 	executed := r.executed.get()
 	s.Applied = base.Position{Epoch: r.changes.EpochAt(executed), Seq: executed}
-	s.LogStart, s.LogBytes = r.changes.Start(), r.changes.Bytes()
+	s.LogStart, s.LogBytes = r.logStart(), r.changes.Bytes()
 	s.FileBytes = r.fileBytes()
 	if lead != nil {
 		lead.describe(&s)
