@@ -21,6 +21,23 @@ const (
 	MaxName           = 255      // methods, services and file names
 )
 
+// CheckSize says that what op is about to send is too large.
+func CheckSize(op string, size, limit int) error {
+	if size > limit {
+		return base.Errorf(base.KindTooLarge, "%s: a message of %d bytes is over the limit of %d", op, size, limit)
+	}
+	return nil
+}
+
+// CheckOpening says what is wrong with the name or the first message of a call
+// or a stream.
+func CheckOpening(op, name string, first []byte) error {
+	if name == "" || len(name) > MaxName {
+		return base.Errorf(base.KindInvalid, "%s: a name has 1 to %d bytes, %q has %d", op, MaxName, name, len(name))
+	}
+	return CheckSize(op, len(first), MaxMessage)
+}
+
 // Bootstrapper is the half of a transport that a joining node needs: it knows
 // where a member listens but not who that is.
 type Bootstrapper interface {
@@ -44,7 +61,7 @@ type Transport interface {
 	SendControl(to base.NodeID, msg []byte)
 	// HandleControl sets the receiver of control messages. It must return
 	// quickly: it runs on the connection's reader.
-	HandleControl(func(from base.NodeID, msg []byte))
+	HandleControl(ControlHandler)
 
 	// Call makes one request. ctx must have a deadline. When the peer answered
 	// with an error, that *base.Error comes back with its kind, outcome and
@@ -52,7 +69,7 @@ type Transport interface {
 	// KindUnavailable with outcome NotDone; when it may have been, outcome is
 	// Indeterminate.
 	Call(ctx context.Context, to base.NodeID, method string, request []byte) ([]byte, error)
-	HandleCall(method string, h func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error))
+	HandleCall(method string, h CallHandler)
 
 	// OpenStream opens a bidirectional stream of messages to a service of a
 	// peer; header is the first thing the service sees. The stream lives until
@@ -60,16 +77,16 @@ type Transport interface {
 	OpenStream(ctx context.Context, to base.NodeID, service string, header []byte) (Stream, error)
 	// HandleStream serves a service; the stream ends when h returns, and its
 	// error reaches the opener's Recv as a *base.Error.
-	HandleStream(service string, h func(ctx context.Context, from base.NodeID, header []byte, s Stream) error)
+	HandleStream(service string, h StreamHandler)
 
 	// FetchFile reads a file that a peer serves, from an offset; it returns
 	// the file's whole size. HandleFile maps a name to an open file.
 	FetchFile(ctx context.Context, from base.NodeID, name string, offset int64) (body io.ReadCloser, size int64, err error)
-	HandleFile(prefix string, open func(ctx context.Context, from base.NodeID, name string) (ReadAtCloser, int64, error))
+	HandleFile(prefix string, open FileHandler)
 
 	// OnReach sets a function that is told how a peer can be reached, whenever
 	// that changes. It must return quickly.
-	OnReach(func(peer base.NodeID, r Reach))
+	OnReach(ReachHandler)
 
 	// Close ends all streams and waits for handlers to return.
 	Close() error

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"strings"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/transport"
@@ -28,7 +27,7 @@ func (e *end) Send(msg []byte) error {
 	if e.stopped {
 		return base.Errorf(base.KindInvalid, "send %s: the stream's sending side is closed", e.name)
 	}
-	if err := checkSize("send "+e.name, len(msg), transport.MaxMessage); err != nil {
+	if err := transport.CheckSize("send "+e.name, len(msg), transport.MaxMessage); err != nil {
 		return err
 	}
 	ctx, cancel := e.life()
@@ -95,20 +94,6 @@ func (e *end) gone(what string, cause error) error {
 type answer struct{ error *base.Error }
 
 func (a *answer) Error() string { return a.error.Error() }
-
-func checkSize(op string, size, limit int) error {
-	if size > limit {
-		return base.Errorf(base.KindTooLarge, "%s: a message of %d bytes is over the limit of %d", op, size, limit)
-	}
-	return nil
-}
-
-func checkOpening(op, name string, body []byte) error {
-	if name == "" || len(name) > transport.MaxName {
-		return base.Errorf(base.KindInvalid, "%s: a name has 1 to %d bytes, %q has %d", op, transport.MaxName, name, len(name))
-	}
-	return checkSize(op, len(body), transport.MaxMessage)
-}
 
 // connect waits, within bounds, for a connection.
 func (t *Transport) connect(ctx context.Context, op string, to base.NodeID) (way, error) {
@@ -185,7 +170,7 @@ func (t *Transport) handlerContext(ctx context.Context, c *conn) (context.Contex
 // OpenStream implements transport.Transport.
 func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service string, header []byte) (transport.Stream, error) {
 	op := "open stream " + service
-	if err := checkOpening(op, service, header); err != nil {
+	if err := transport.CheckOpening(op, service, header); err != nil {
 		return nil, err
 	}
 	if t.peer(to) == nil {
@@ -196,11 +181,9 @@ func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service stri
 		if err != nil {
 			return err
 		}
-		target.mu.RLock()
-		handle := target.streams[service]
-		target.mu.RUnlock()
-		if handle == nil {
-			return base.Errorf(base.KindUnsupported, "node %s knows no service %q", target.id, service)
+		handle, err := target.ForStream(target.id, service)
+		if err != nil {
+			return err
 		}
 		return handle(ctx, e.peer, header, e)
 	})
@@ -237,7 +220,7 @@ func (t *Transport) call(ctx context.Context, to base.NodeID, method string, req
 	if _, ok := ctx.Deadline(); !ok {
 		return nil, base.Errorf(base.KindInvalid, "%s: has no deadline", op)
 	}
-	if err := checkOpening(op, method, request); err != nil {
+	if err := transport.CheckOpening(op, method, request); err != nil {
 		return nil, err
 	}
 	e, err := t.open(ctx, op, method, to, request, serveCall)
@@ -252,18 +235,9 @@ func serveCall(target *Transport, ctx context.Context, e *end) error {
 	if err != nil {
 		return err
 	}
-	target.mu.RLock()
-	handle := target.calls[e.name]
-	target.mu.RUnlock()
-	if handle == nil {
-		return base.Errorf(base.KindUnsupported, "node %s knows no method %q", target.id, e.name)
-	}
-	reply, err := handle(ctx, e.peer, request)
+	reply, err := target.ServeCall(ctx, target.id, e.peer, e.name, request)
 	if err != nil {
 		return err
-	}
-	if err := checkSize("reply of "+e.name, len(reply), transport.MaxMessage); err != nil {
-		return base.AsError(err).WithOutcome(base.Indeterminate)
 	}
 	return e.Send(reply)
 }
@@ -297,9 +271,9 @@ func serveFile(target *Transport, ctx context.Context, e *end) error {
 		return err
 	}
 	offset := int64(binary.LittleEndian.Uint64(first))
-	open := target.opener(e.name)
-	if open == nil {
-		return base.Errorf(base.KindNotFound, "node %s serves no file %q", target.id, e.name)
+	open, err := target.ForFile(target.id, e.name)
+	if err != nil {
+		return err
 	}
 	f, size, err := open(ctx, e.peer, e.name)
 	if err != nil {
@@ -326,19 +300,6 @@ func serveFile(target *Transport, ctx context.Context, e *end) error {
 			return err
 		}
 	}
-}
-
-func (t *Transport) opener(name string) fileHandler {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found fileHandler
-	longest := -1
-	for prefix, open := range t.prefixes {
-		if len(prefix) > longest && strings.HasPrefix(name, prefix) {
-			found, longest = open, len(prefix)
-		}
-	}
-	return found
 }
 
 // download is a file on its way.

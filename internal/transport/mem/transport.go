@@ -12,6 +12,7 @@ import (
 // Transport is one node of a Network. Network.Join makes it, Start runs it,
 // Close ends it.
 type Transport struct {
+	transport.Handlers
 	network *Network
 	id      base.NodeID
 	address string
@@ -19,21 +20,10 @@ type Transport struct {
 	cancel  context.CancelCauseFunc
 	tasks   sync.WaitGroup
 
-	mu       sync.RWMutex // guards what follows
-	state    state
-	peers    map[base.NodeID]*peer
-	control  func(base.NodeID, []byte)
-	reach    func(base.NodeID, transport.Reach)
-	calls    map[string]callHandler
-	streams  map[string]streamHandler
-	prefixes map[string]fileHandler
+	mu    sync.RWMutex // guards what follows
+	state state
+	peers map[base.NodeID]*peer
 }
-
-type (
-	callHandler   = func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error)
-	streamHandler = func(ctx context.Context, from base.NodeID, header []byte, s transport.Stream) error
-	fileHandler   = func(ctx context.Context, from base.NodeID, name string) (transport.ReadAtCloser, int64, error)
-)
 
 type state uint8
 
@@ -53,10 +43,7 @@ var (
 // Join makes the transport of a node that is reached at an address. It can be
 // reached once it is started. A node that was closed may join again.
 func (n *Network) Join(id base.NodeID, address string) *Transport {
-	t := &Transport{
-		network: n, id: id, address: address, peers: make(map[base.NodeID]*peer),
-		calls: make(map[string]callHandler), streams: make(map[string]streamHandler), prefixes: make(map[string]fileHandler),
-	}
+	t := &Transport{network: n, id: id, address: address, peers: make(map[base.NodeID]*peer)}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
 }
@@ -88,42 +75,6 @@ func (t *Transport) Start(context.Context) error {
 
 // Self implements transport.Transport.
 func (t *Transport) Self() base.NodeID { return t.id }
-
-// HandleControl implements transport.Transport. As with the other HandleX
-// methods, set handlers before Start.
-func (t *Transport) HandleControl(h func(from base.NodeID, msg []byte)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.control = h
-}
-
-// HandleCall implements transport.Transport.
-func (t *Transport) HandleCall(method string, h func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.calls[method] = h
-}
-
-// HandleStream implements transport.Transport.
-func (t *Transport) HandleStream(service string, h func(ctx context.Context, from base.NodeID, header []byte, s transport.Stream) error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.streams[service] = h
-}
-
-// HandleFile implements transport.Transport.
-func (t *Transport) HandleFile(prefix string, open func(ctx context.Context, from base.NodeID, name string) (transport.ReadAtCloser, int64, error)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prefixes[prefix] = open
-}
-
-// OnReach implements transport.Transport.
-func (t *Transport) OnReach(f func(peer base.NodeID, r transport.Reach)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.reach = f
-}
 
 // spawn runs f as a task that Close waits for; false if the node does not run.
 func (t *Transport) spawn(f func()) bool {
@@ -248,10 +199,7 @@ func (p *peer) watch() {
 }
 
 func (p *peer) report(r transport.Reach) {
-	p.t.mu.RLock()
-	f := p.t.reach
-	p.t.mu.RUnlock()
-	if f != nil && p.ctx.Err() == nil {
+	if f := p.t.ForReach(); f != nil && p.ctx.Err() == nil {
 		f(p.id, r)
 	}
 }
@@ -315,8 +263,8 @@ func (p *peer) next() (letter, bool) {
 
 // takeControl runs the handler as a task of this node, and waits for it.
 func (t *Transport) takeControl(from base.NodeID, msg []byte) {
+	handle := t.ForControl()
 	t.mu.Lock()
-	handle := t.control
 	ok := t.state == running && handle != nil
 	if ok {
 		t.tasks.Add(1)

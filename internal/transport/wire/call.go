@@ -168,20 +168,7 @@ func (t *Transport) serveCalls(c *serverConn, s grpc.ServerStream) error {
 }
 
 func (t *Transport) serveCall(ctx context.Context, from base.NodeID, c call) ([]byte, error) {
-	t.mu.RLock()
-	handle := t.calls[c.name]
-	t.mu.RUnlock()
-	if handle == nil {
-		return nil, base.Errorf(base.KindUnsupported, "node %s knows no method %q", t.options.Self, c.name)
-	}
 	ctx, cancel := t.env.Clock.WithTimeout(ctx, c.patience, context.DeadlineExceeded)
 	defer cancel()
-	reply, err := handle(ctx, from, c.body)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkSize("reply of "+c.name, len(reply), transport.MaxMessage); err != nil {
-		return nil, base.AsError(err).WithOutcome(base.Indeterminate)
-	}
-	return reply, nil
+	return t.ServeCall(ctx, t.options.Self, from, c.name, c.body)
 }

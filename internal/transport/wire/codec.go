@@ -30,19 +30,7 @@ func (a addressed) appendTo(b []byte) []byte {
 	return append(b, a.body...)
 }
 
-func (a addressed) validate(op string) error {
-	if a.name == "" || len(a.name) > transport.MaxName {
-		return base.Errorf(base.KindInvalid, "%s: a name has 1 to %d bytes, %q has %d", op, transport.MaxName, a.name, len(a.name))
-	}
-	return checkSize(op, len(a.body), transport.MaxMessage)
-}
-
-func checkSize(op string, size, limit int) error {
-	if size > limit {
-		return base.Errorf(base.KindTooLarge, "%s: a message of %d bytes is over the limit of %d", op, size, limit)
-	}
-	return nil
-}
+func (a addressed) validate(op string) error { return transport.CheckOpening(op, a.name, a.body) }
 
 var errAddressed = errors.New("the first message names no method or service")
 

@@ -91,9 +91,9 @@ func (t *Transport) tryServeFile(w http.ResponseWriter, r *http.Request) error {
 	if err := checkFileName(name); err != nil {
 		return err
 	}
-	open := t.opener(name)
-	if open == nil {
-		return base.Errorf(base.KindNotFound, "node %s serves no file %q", t.options.Self, name)
+	open, err := t.ForFile(t.options.Self, name)
+	if err != nil {
+		return err
 	}
 	f, size, err := open(r.Context(), from, name)
 	if err != nil {
@@ -136,20 +136,6 @@ func checkFileName(name string) error {
 		return base.Errorf(base.KindInvalid, "%q is no name of a file", name)
 	}
 	return nil
-}
-
-// opener returns the handler of the longest prefix that fits.
-func (t *Transport) opener(name string) fileHandler {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found fileHandler
-	longest := -1
-	for prefix, open := range t.prefixes {
-		if len(prefix) > longest && strings.HasPrefix(name, prefix) {
-			found, longest = open, len(prefix)
-		}
-	}
-	return found
 }
 
 // FetchFile implements transport.Transport. The body reports a transfer that

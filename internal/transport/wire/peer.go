@@ -186,10 +186,7 @@ func (p *peer) pause(d time.Duration) {
 }
 
 func (t *Transport) reached(id base.NodeID, r transport.Reach) {
-	t.mu.RLock()
-	f := t.reach
-	t.mu.RUnlock()
-	if f != nil {
+	if f := t.ForReach(); f != nil {
 		f(id, r)
 	}
 }

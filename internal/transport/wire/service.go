@@ -171,11 +171,9 @@ func (t *Transport) serveStream(c *serverConn, s grpc.ServerStream) error {
 	if err != nil {
 		return base.Errorf(base.KindInvalid, "stream: %w", err)
 	}
-	t.mu.RLock()
-	handle := t.streams[a.name]
-	t.mu.RUnlock()
-	if handle == nil {
-		return base.Errorf(base.KindUnsupported, "node %s knows no service %q", t.options.Self, a.name)
+	handle, err := t.ForStream(t.options.Self, a.name)
+	if err != nil {
+		return err
 	}
 	return handle(s.Context(), h.from, a.body, &servedStream{stream: s, from: h.from, service: a.name})
 }
@@ -191,9 +189,7 @@ func (t *Transport) serveControl(c *serverConn, s grpc.ServerStream) error {
 		return err
 	}
 	defer release()
-	t.mu.RLock()
-	handle := t.control
-	t.mu.RUnlock()
+	handle := t.ForControl()
 	for {
 		var msg []byte
 		if err := s.RecvMsg(&msg); errors.Is(err, io.EOF) {
@@ -201,7 +197,7 @@ func (t *Transport) serveControl(c *serverConn, s grpc.ServerStream) error {
 		} else if err != nil {
 			return err
 		}
-		if err := checkSize("control message", len(msg), transport.MaxControlMessage); err != nil {
+		if err := transport.CheckSize("control message", len(msg), transport.MaxControlMessage); err != nil {
 			t.refusals.report(remote(c), "refused a control message", err)
 			return err
 		}

@@ -52,7 +52,7 @@ func (s *servedStream) Send(msg []byte) error {
 	if s.ended {
 		return base.Errorf(base.KindInvalid, "send %s: the stream's sending side is closed", s.service)
 	}
-	if err := checkSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
+	if err := transport.CheckSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
 		return err
 	}
 	return s.gone(s.stream.SendMsg(framed{frameMessage, msg}))
@@ -96,7 +96,7 @@ type openedStream struct {
 }
 
 func (s *openedStream) Send(msg []byte) error {
-	if err := checkSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
+	if err := transport.CheckSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
 		return err
 	}
 	err := s.stream.SendMsg(framed{frameMessage, msg})

@@ -83,6 +83,7 @@ func (o Options) validateTLS() error {
 // Transport is transport.Transport and transport.Bootstrapper over the
 // network. New makes it, Start runs it, Close ends it.
 type Transport struct {
+	transport.Handlers
 	env      *env.Env
 	options  Options
 	session  map[string]bool // of Options.SessionServices
@@ -104,21 +105,10 @@ type Transport struct {
 	web      *http.Server
 	webDoor  *handover
 
-	mu       sync.RWMutex // guards what follows
-	state    state
-	peers    map[base.NodeID]*peer
-	control  func(base.NodeID, []byte)
-	reach    func(base.NodeID, transport.Reach)
-	calls    map[string]callHandler
-	streams  map[string]streamHandler
-	prefixes map[string]fileHandler
+	mu    sync.RWMutex // guards what follows
+	state state
+	peers map[base.NodeID]*peer
 }
-
-type (
-	callHandler   = func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error)
-	streamHandler = func(ctx context.Context, from base.NodeID, header []byte, s transport.Stream) error
-	fileHandler   = func(ctx context.Context, from base.NodeID, name string) (transport.ReadAtCloser, int64, error)
-)
 
 type state uint8
 
@@ -142,9 +132,7 @@ func New(e *env.Env, o Options) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		env: e, options: o, session: make(map[string]bool), instance: e.Rand.Uint64(),
-		peers: make(map[base.NodeID]*peer), calls: make(map[string]callHandler),
-		streams: make(map[string]streamHandler), prefixes: make(map[string]fileHandler),
+		env: e, options: o, session: make(map[string]bool), instance: e.Rand.Uint64(), peers: make(map[base.NodeID]*peer),
 	}
 	for _, service := range o.SessionServices {
 		t.session[service] = true
@@ -234,44 +222,6 @@ func (t *Transport) SetIdentity(id *pki.Identity) error {
 
 func (t *Transport) self() self {
 	return self{node: t.options.Self, cluster: t.cluster.Load(), instance: t.instance}
-}
-
-// HandleControl implements transport.Transport. As with the other HandleX
-// methods, what comes in before the handler is set is refused or dropped: set
-// handlers before Start.
-func (t *Transport) HandleControl(h func(from base.NodeID, msg []byte)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.control = h
-}
-
-// HandleCall implements transport.Transport.
-func (t *Transport) HandleCall(method string, h func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.calls[method] = h
-}
-
-// HandleStream implements transport.Transport.
-func (t *Transport) HandleStream(service string, h func(ctx context.Context, from base.NodeID, header []byte, s transport.Stream) error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.streams[service] = h
-}
-
-// HandleFile implements transport.Transport. Of several prefixes that fit a
-// name, the longest wins.
-func (t *Transport) HandleFile(prefix string, open func(ctx context.Context, from base.NodeID, name string) (transport.ReadAtCloser, int64, error)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prefixes[prefix] = open
-}
-
-// OnReach implements transport.Transport.
-func (t *Transport) OnReach(f func(peer base.NodeID, r transport.Reach)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.reach = f
 }
 
 // spawn runs f as a task that Close waits for; false once Close has begun.
