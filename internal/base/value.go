@@ -32,6 +32,13 @@ func RealValue(v float64) Value { return Value{Kind: Real, Float: v} }
 func TextValue(s string) Value  { return Value{Kind: Text, Bytes: []byte(s)} }
 func BlobValue(b []byte) Value  { return Value{Kind: Blob, Bytes: b} }
 
+// Clone returns a copy that the caller owns: the bytes of a value that comes
+// from a statement or a message are valid for a while only.
+func (v Value) Clone() Value {
+	v.Bytes = bytes.Clone(v.Bytes)
+	return v
+}
+
 // Equal says whether two values are the same bit for bit: 1 is not 1.0, and
 // -0.0 is not 0.0.
 func (v Value) Equal(w Value) bool {

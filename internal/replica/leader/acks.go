@@ -31,8 +31,7 @@ type acks struct {
 		policy     base.Durability
 		released   bool // handed over: what is safe may still be answered
 	}
-	// progress is closed and replaced whenever a follower or the flusher moved.
-	changed broadcast
+	changed broadcast // signaled whenever a follower or the flusher moved
 }
 
 // group is the commits of one batch that ask for the same durability.
@@ -42,7 +41,7 @@ type group struct {
 	settle []func(reached string, degraded bool, err error)
 }
 
-// published says that SQLite has committed up to p; groups wait for it.
+// publish says that SQLite has committed up to p; groups wait for it.
 func (a *acks) publish(p base.Position, flushed base.Seq, groups []group) {
 	a.mu.Lock()
 	if a.mu.ended != nil {

@@ -236,36 +236,19 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 		}
 		frames, first = frames[n:], e.Last()+1
 	}
-	epoch, err := f.checkFrames(frames, first, b.Last)
+	span, err := entry.Scan(frames, nil)
 	if err != nil {
-		return err
+		return fmt.Errorf("batch from the leader: %w", err)
 	}
-	if err := f.replica.changes.Append(frames, first, b.Last, epoch); err != nil {
+	if span.First != first || span.Last != b.Last {
+		return base.Errorf(base.KindInvalid, "batch from the leader covers %d to %d, not %d to %d", span.First, span.Last, first, b.Last)
+	}
+	if err := f.replica.changes.Append(frames, first, b.Last, span.LastEpoch); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
 	f.replica.recent.noteAll(frames)
 	f.received.Store(uint64(b.Last))
 	return nil
-}
-
-// checkFrames verifies that frames are whole entries that cover first to last
-// without a gap, and returns the epoch of the last one.
-func (f *following) checkFrames(frames []byte, first, last base.Seq) (epoch base.Epoch, err error) {
-	next := first
-	for len(frames) > 0 {
-		e, n, err := entry.Decode(frames)
-		if err != nil {
-			return 0, fmt.Errorf("batch from the leader: %w", err)
-		}
-		if e.First != next || e.Epoch < epoch {
-			return 0, base.Errorf(base.KindInvalid, "batch from the leader: entry %d/%d where %d follows", e.Epoch, e.First, next)
-		}
-		next, epoch, frames = e.Last()+1, e.Epoch, frames[n:]
-	}
-	if next != last+1 {
-		return 0, base.Errorf(base.KindInvalid, "batch from the leader ends at %d, not at %d", next-1, last)
-	}
-	return epoch, nil
 }
 
 // acknowledge flushes what was received and tells the leader, coalescing what

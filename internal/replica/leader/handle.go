@@ -43,30 +43,54 @@ func (h *handle) renew() {
 	h.mu.readers, h.mu.cancelReaders = context.WithCancelCause(context.Background())
 }
 
-// useFile returns the open file for one user, who must call release soon.
-func (r *Replica) useFile() (db *sqlite.Database, generation uint64, release func(), err error) {
+// usedFile is the open file in the hands of one user, who must call release.
+type usedFile struct {
+	db         *sqlite.Database
+	generation uint64
+	readers    context.Context // ends when the file must be closed
+	release    func()
+}
+
+// useFile returns the open file for one user, who must release it soon.
+func (r *Replica) useFile() (usedFile, error) {
 	h := &r.handle
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.db == nil || h.mu.closing || h.mu.suspect {
-		return nil, 0, nil, r.unavailable()
+		return usedFile{}, r.unavailable()
 	}
 	h.mu.users++
-	return h.mu.db, h.mu.generation, h.release, nil
+	return usedFile{h.mu.db, h.mu.generation, h.mu.readers, h.release}, nil
 }
 
 // useFileFor returns the open file for work that takes long, and a context that
 // ends when the file must be closed.
 func (r *Replica) useFileFor(ctx context.Context) (db *sqlite.Database, working context.Context, release func(), err error) {
-	db, _, leave, err := r.useFile()
+	file, err := r.useFile()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	r.handle.mu.Lock()
-	readers := r.handle.mu.readers
-	r.handle.mu.Unlock()
-	working, cancel := merge(ctx, readers)
-	return db, working, func() { cancel(); leave() }, nil
+	working, cancel := merge(ctx, file.readers)
+	return file.db, working, func() { cancel(); file.release() }, nil
+}
+
+// withSnapshot calls f with a view of the file as it is at one position, for
+// work that takes long.
+func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, shot *sqlite.Snapshot) error) (at base.Position, err error) {
+	db, ctx, release, err := r.useFileFor(ctx)
+	if err != nil {
+		return at, err
+	}
+	defer release()
+	shot, err := db.Snapshot(ctx)
+	if err != nil {
+		return at, err
+	}
+	defer shot.Close()
+	if at, err = readPosition(shot.Conn()); err != nil {
+		return at, err
+	}
+	return at, f(ctx, shot)
 }
 
 func (r *Replica) unavailable() error {

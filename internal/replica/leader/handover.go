@@ -109,7 +109,7 @@ func (l *leading) drain(ctx context.Context) {
 }
 
 // obey does what the core wants done.
-func (l *leading) obey(e leadership.Effect) error {
+func (l *leading) obey(e leadership.Effect) {
 	switch e.Kind {
 	case leadership.Released:
 		l.resume(base.Position{Epoch: l.epoch, Seq: e.Final})
@@ -118,7 +118,6 @@ func (l *leading) obey(e leadership.Effect) error {
 	default:
 		l.replica.events.Effect(l.epoch, e)
 	}
-	return nil
 }
 
 // fenced ends a leadership that a later epoch has overtaken.

@@ -28,9 +28,8 @@ type leading struct {
 	mu struct {
 		sync.Mutex // guards all below
 		senders    map[base.NodeID]*sender
-		cancels    map[base.NodeID]context.CancelCauseFunc // of the senders
-		draining   chan struct{}                           // not nil while a switchover holds back writes
-		released   chan base.Position                      // gets how the switchover ended
+		draining   chan struct{}      // not nil while a switchover holds back writes
+		released   chan base.Position // gets how the switchover ended
 	}
 }
 
@@ -101,7 +100,6 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 		},
 	}
 	l.mu.senders = make(map[base.NodeID]*sender)
-	l.mu.cancels = make(map[base.NodeID]context.CancelCauseFunc)
 	book.safeRose, l.writer.wakeSenders = l.wakeSenders, l.wakeSenders
 	if err := l.writer.beginEpoch(first); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -197,9 +195,7 @@ func (l *leading) tick(ctx context.Context) error {
 			l.replica.setLevel()
 		}
 		for _, e := range l.acks.tick() {
-			if err := l.obey(e); err != nil {
-				return err
-			}
+			l.obey(e)
 		}
 	}
 }

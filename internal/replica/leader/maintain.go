@@ -81,16 +81,16 @@ func (k *keeper) settle() error {
 // tidy gives back what is not used any more, now and then, and returns the size
 // of SQLite's WAL.
 func (k *keeper) tidy() (size int64, err error) {
-	db, _, release, err := k.replica.useFile()
+	file, err := k.replica.useFile()
 	if err != nil {
 		return 0, nil // It is being replaced; the next round finds the new one.
 	}
-	defer release()
+	defer file.release()
 	if k.rounds++; k.rounds%tidyRounds == 0 {
-		db.TrimIdle()
+		file.db.TrimIdle()
 		k.replica.expireSnapshot()
 	}
-	if size, err = db.WALSize(); err != nil {
+	if size, err = file.db.WALSize(); err != nil {
 		return 0, fmt.Errorf("size of SQLite's WAL: %w", err)
 	}
 	return size, nil
@@ -141,13 +141,13 @@ func (k *keeper) checkpoint(ctx context.Context, size int64) error {
 // copyWAL copies what it can, and notes how far the file is on disk by itself
 // when that was everything.
 func (k *keeper) copyWAL(ctx context.Context) error {
-	db, _, release, err := k.replica.useFile()
+	file, err := k.replica.useFile()
 	if err != nil {
 		return nil // It is being replaced.
 	}
-	defer release()
+	defer file.release()
 	executed := k.replica.executed.get()
-	frames, done, err := db.Checkpoint(ctx, sqlite.CheckpointPassive)
+	frames, done, err := file.db.Checkpoint(ctx, sqlite.CheckpointPassive)
 	if err == nil && frames == done {
 		k.durable = max(k.durable, executed)
 	}

@@ -57,17 +57,17 @@ func (r *Replica) awaitExecuted(ctx context.Context, q replica.ReadRequest) erro
 }
 
 func (r *Replica) openRead(ctx context.Context, q replica.ReadRequest) (*readTx, error) {
-	file, generation, release, err := r.useFile()
+	file, err := r.useFile()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := file.Reader(ctx)
+	conn, err := file.db.Reader(ctx)
 	if err != nil {
-		release()
+		file.release()
 		return nil, err
 	}
-	t := &readTx{replica: r, conn: conn, generation: generation, age: r.age(), linearizable: q.Linearizable, opened: r.now()}
-	t.close = func() { r.handle.leave(t); file.ReleaseReader(conn); release() }
+	t := &readTx{replica: r, conn: conn, generation: file.generation, age: r.age(), linearizable: q.Linearizable, opened: r.now()}
+	t.close = func() { r.handle.leave(t); file.db.ReleaseReader(conn); file.release() }
 	if err := t.begin(q.AtLeast); err != nil {
 		t.close()
 		return nil, fmt.Errorf("open snapshot: %w", err)
@@ -210,7 +210,7 @@ func (t *readTx) start(ctx context.Context, cancel context.CancelCauseFunc, s re
 		st.Close()
 		return err
 	}
-	t.open = &queryRows{tx: t, ctx: ctx, cancel: cancel, stmt: st, columns: columnsOf(st)}
+	t.open = &queryRows{tx: t, ctx: ctx, cancel: cancel, stmt: st, columns: st.Columns()}
 	t.open.result = session.Result{Tag: st.Info().Tag, Position: t.position, Age: t.age}
 	return nil
 }
@@ -369,26 +369,4 @@ func (q *queryRows) Close() error {
 	q.cancel(nil)
 	q.tx.rest()
 	return nil
-}
-
-// heldRows is a result that is in memory already.
-type heldRows struct {
-	res *replica.WriteResult
-	at  int
-}
-
-func newRows(res *replica.WriteResult) *heldRows { return &heldRows{res: res} }
-
-func (h *heldRows) Columns() []session.Column { return h.res.Columns }
-func (h *heldRows) Row() []base.Value         { return h.res.Rows[h.at-1] }
-func (h *heldRows) Err() error                { return nil }
-func (h *heldRows) Result() session.Result    { return h.res.Result }
-func (h *heldRows) Close() error              { return nil }
-
-func (h *heldRows) Next() bool {
-	if h.at >= len(h.res.Rows) {
-		return false
-	}
-	h.at++
-	return true
 }

@@ -194,7 +194,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		stop(nil)
 		r.endPart()
 		if ctx.Err() != nil {
-			return errors.Join(r.Close(), nil)
+			return r.Close()
 		}
 		if err != nil {
 			r.fail(err)
@@ -395,11 +395,11 @@ func (r *Replica) age() time.Duration {
 
 // Describe implements replica.Replica.
 func (r *Replica) Describe(ctx context.Context, sql string) (*session.Description, error) {
-	file, _, release, err := r.useFile()
+	file, err := r.useFile()
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	d, _, err := file.Describe(ctx, sql, sqlite.GuardAdmin)
+	defer file.release()
+	d, _, err := file.db.Describe(ctx, sql, sqlite.GuardAdmin)
 	return d, err
 }

@@ -31,9 +31,10 @@ type sender struct {
 	leading        *leading
 	node           base.NodeID
 	stream         transport.Stream
-	next           base.Seq // to be sent
-	message        []byte   // reused
-	frames         []byte   // reused
+	cancel         context.CancelCauseFunc // ends the stream
+	next           base.Seq                // to be sent
+	message        []byte                  // reused
+	frames         []byte                  // reused
 	unacknowledged atomic.Int64
 	wanted         chan struct{} // the log grew, safe rose, or the window opened
 	lastSent       time.Time
@@ -76,19 +77,15 @@ func (r *Replica) ServeFollow(ctx context.Context, from base.NodeID, q leadershi
 
 // history is the shape of this replica's log.
 func (r *Replica) history() leadership.History {
-	starts := r.changes.EpochStarts()
-	h := leadership.History{Last: r.changes.End()}
-	for _, s := range starts {
-		h.Starts = append(h.Starts, leadership.EpochStart{Epoch: s.Epoch, Seq: s.First})
-	}
-	return h
+	end := r.changes.End()
+	return leadership.History{Starts: r.startsUpTo(end), Last: end}
 }
 
 func (l *leading) serve(ctx context.Context, node base.NodeID, from base.Seq, st transport.Stream) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &sender{leading: l, node: node, stream: st, next: from, wanted: make(chan struct{}, 1)}
-	if !l.attach(s, cancel) {
+	s := &sender{leading: l, node: node, stream: st, cancel: cancel, next: from, wanted: make(chan struct{}, 1)}
+	if !l.attach(s) {
 		return base.Errorf(base.KindForbidden, "node %v is no replica of %s", node, l.replica.options.Name)
 	}
 	defer l.detach(s)
@@ -100,7 +97,7 @@ func (l *leading) serve(ctx context.Context, node base.NodeID, from base.Seq, st
 // attach makes s the one sender to its node; an older one is ended. Who counts
 // changes under the lock of the book, together with what the core knows: an
 // acknowledgement of an earlier stream, or its end, must not touch this one.
-func (l *leading) attach(s *sender, cancel context.CancelCauseFunc) bool {
+func (l *leading) attach(s *sender) bool {
 	ok := false
 	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
 		if ok = core.Attach(now, s.node, s.next-1); ok {
@@ -111,11 +108,11 @@ func (l *leading) attach(s *sender, cancel context.CancelCauseFunc) bool {
 		return false
 	}
 	l.mu.Lock()
-	old := l.mu.cancels[s.node]
-	l.mu.senders[s.node], l.mu.cancels[s.node] = s, cancel
+	old := l.mu.senders[s.node]
+	l.mu.senders[s.node] = s
 	l.mu.Unlock()
 	if old != nil {
-		old(errReplaced)
+		old.cancel(errReplaced)
 	}
 	s.wake()
 	return true
@@ -127,7 +124,6 @@ func (l *leading) detach(s *sender) {
 	l.mu.Lock()
 	if l.mu.senders[s.node] == s {
 		delete(l.mu.senders, s.node)
-		delete(l.mu.cancels, s.node)
 	}
 	l.mu.Unlock()
 	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
@@ -143,9 +139,9 @@ func (l *leading) detach(s *sender) {
 func (l *leading) dropOthers(a Assignment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for node, cancel := range l.mu.cancels {
+	for node, s := range l.mu.senders {
 		if !slices.Contains(a.Replicas, node) && !a.Counting.Has(node) {
-			cancel(errNoReplica)
+			s.cancel(errNoReplica)
 		}
 	}
 }
@@ -216,7 +212,7 @@ func (s *sender) sendNext() (sent bool, err error) {
 	case err != nil:
 		return false, fmt.Errorf("read log from %d: %w", s.next, err)
 	}
-	s.frames = frames[:0:0]
+	s.frames = frames[:0]
 	if last > published {
 		// The writer has appended a batch that SQLite has not committed yet.
 		if frames, last = until(frames, published); len(frames) == 0 {
@@ -230,7 +226,7 @@ func (s *sender) sendNext() (sent bool, err error) {
 func until(frames []byte, seq base.Seq) ([]byte, base.Seq) {
 	at, last := 0, base.Seq(0)
 	for at < len(frames) {
-		e, n, err := entry.Decode(frames[at:])
+		e, n, err := entry.Peek(frames[at:]) // The log has verified them.
 		if err != nil || e.Last() > seq {
 			break
 		}

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/sqlite"
 	"github.com/skeindb/skein/internal/transport"
 )
 
@@ -178,30 +180,16 @@ func (r *Replica) makeSnapshot(ctx context.Context, progress func(done, total in
 
 // copyTo writes a consistent copy of the database to path and returns its
 // position.
-func (r *Replica) copyTo(ctx context.Context, path string, progress func(done, total int64) error) (at base.Position, err error) {
-	db, ctx, release, err := r.useFileFor(ctx)
-	if err != nil {
-		return at, err
-	}
-	defer release()
-	shot, err := db.Snapshot(ctx)
-	if err != nil {
-		return at, err
-	}
-	defer shot.Close()
-	if at, err = readPosition(shot.Conn()); err != nil {
-		return at, err
-	}
-	failed := error(nil)
-	err = shot.CopyTo(ctx, path, func(done, total int64) {
-		if failed == nil && progress != nil {
-			failed = progress(done, total)
-		}
+func (r *Replica) copyTo(ctx context.Context, path string, progress func(done, total int64) error) (base.Position, error) {
+	return r.withSnapshot(ctx, func(ctx context.Context, shot *sqlite.Snapshot) error {
+		failed := error(nil)
+		err := shot.CopyTo(ctx, path, func(done, total int64) {
+			if failed == nil && progress != nil {
+				failed = progress(done, total)
+			}
+		})
+		return cmp.Or(err, failed)
 	})
-	if err == nil {
-		err = failed
-	}
-	return at, err
 }
 
 // dropSnapshots removes what earlier snapshots have left.

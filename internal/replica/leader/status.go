@@ -9,6 +9,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/sqlite"
 )
 
 // Status implements replica.Replica.
@@ -109,25 +110,15 @@ func (r *Replica) Verify(ctx context.Context) error {
 // ContentHash is a hash of everything that users put into the database, and
 // the position that it belongs to.
 func (r *Replica) ContentHash(ctx context.Context) (hash string, at base.Position, err error) {
-	db, ctx, release, err := r.useFileFor(ctx)
-	if err != nil {
-		return "", at, err
-	}
-	defer release()
-	shot, err := db.Snapshot(ctx)
-	if err != nil {
-		return "", at, err
-	}
-	defer shot.Close()
-	if at, err = readPosition(shot.Conn()); err != nil {
-		return "", at, err
-	}
-	hash, err = shot.ContentHash()
+	at, err = r.withSnapshot(ctx, func(_ context.Context, shot *sqlite.Snapshot) (err error) {
+		hash, err = shot.ContentHash()
+		return err
+	})
 	return hash, at, err
 }
 
-// Leading says whether this replica leads, which epoch, and since when it has
-// been able to serve; Silence how long ago a follower last heard its leader.
+// Leading says which epoch this replica leads, 0 when none, and whether it can
+// serve now.
 func (r *Replica) Leading() (epoch base.Epoch, active bool) {
 	r.mu.Lock()
 	l := r.mu.leading

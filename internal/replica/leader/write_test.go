@@ -85,7 +85,7 @@ func TestManyWritesAreAnsweredOnceEach(t *testing.T) {
 
 // exhausting needs more memory than a connection has, which makes the engine
 // panic: the connection is lost.
-var exhausting = "max(" + strings.Repeat("printf('%*s', 60000000, 'x'), ", 5) + "1) > 0"
+var exhausting = "max(" + strings.Repeat("CAST(zeroblob(60000000) AS TEXT), ", 5) + "1) > 0"
 
 // Whatever one write does to the transaction that it shares, the others stand.
 func TestAWriteThatFailsHarmsNoOther(t *testing.T) {

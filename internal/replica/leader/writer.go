@@ -412,7 +412,7 @@ func execute(conn *sqlite.Conn, st *sqlite.Stmt, args []base.Value, limit int) (
 		}
 		values := make([]base.Value, columns)
 		for i := range values {
-			values[i] = clone(st.Column(i))
+			values[i] = st.Column(i).Clone()
 			size += 16 + len(values[i].Bytes)
 		}
 		if size > limit {
@@ -422,7 +422,7 @@ func execute(conn *sqlite.Conn, st *sqlite.Stmt, args []base.Value, limit int) (
 		r.Rows = append(r.Rows, values)
 	}
 	info := st.Info()
-	r.Columns = columnsOf(st)
+	r.Columns = st.Columns()
 	r.Result = session.Result{Tag: info.Tag, LastInsertID: conn.LastInsertRowID()}
 	if info.Kind == session.Write {
 		r.Result.RowsAffected = conn.Changes()
@@ -561,24 +561,4 @@ func guardOf(g replica.Guard) sqlite.Guard {
 		return sqlite.GuardWrite
 	}
 	return sqlite.GuardAdmin
-}
-
-func clone(v base.Value) base.Value {
-	if v.Bytes != nil {
-		v.Bytes = append([]byte(nil), v.Bytes...)
-	}
-	return v
-}
-
-func columnsOf(st *sqlite.Stmt) []session.Column {
-	n := st.ColumnCount()
-	if n == 0 {
-		return nil
-	}
-	columns := make([]session.Column, n)
-	for i := range columns {
-		c := &columns[i]
-		c.Name, c.DeclType, c.Table, c.Origin = st.ColumnInfo(i)
-	}
-	return columns
 }

@@ -238,7 +238,7 @@ func (t *writeTx) Query(ctx context.Context, s replica.Statement) (session.Rows,
 		return nil, err
 	}
 	res.Result.Position = t.begun
-	return newRows(res), nil
+	return session.HeldRows(res.Columns, res.Rows, res.Result), nil
 }
 
 // awaitSafe waits until what the transaction sees is safe, no longer than the
