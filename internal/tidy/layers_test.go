@@ -24,6 +24,7 @@ var layers = map[string]int{
 	"internal/env":  leaves,
 
 	"internal/catalog":        cores,
+	"internal/check":          cores,
 	"internal/entry":          cores,
 	"internal/failover":       cores,
 	"internal/leadership":     cores,
