@@ -45,6 +45,7 @@ var layers = map[string]int{
 	"internal/replica/leader": shells,
 	"internal/scramsecret":    shells,
 	"internal/sqlite":         shells,
+	"internal/sqlite/diskvfs": shells,
 	"internal/transport":      shells,
 	"internal/transport/mem":  shells,
 	"internal/transport/wire": shells,
@@ -138,7 +139,7 @@ var narrow = map[string]struct {
 	by  []string
 	why string
 }{
-	"github.com/ncruces/go-sqlite3":    {[]string{"internal/sqlite"}, "the engine has one door"},
+	"github.com/ncruces/go-sqlite3":    {[]string{"internal/sqlite", "internal/sqlite/diskvfs"}, "the engine has one door"},
 	"go.etcd.io/raft/v3":               {[]string{"internal/control"}, "consensus is for the control plane only"},
 	"google.golang.org/grpc":           {[]string{"internal/transport/wire"}, "what passes between nodes has one door"},
 	"github.com/jackc/pgx/v5/pgproto3": {[]string{"internal/pgwire"}, "PostgreSQL's protocol has one server"},
