@@ -78,12 +78,20 @@ func (e *end) life() (context.Context, context.CancelFunc) {
 	return ctx, func() { stop(); cancel(nil) }
 }
 
+// gone explains a failure. A peer leaves because the opener's context or the
+// connection has ended, and may be seen leaving before that has come to life's
+// context: what was first is what is told.
 func (e *end) gone(what string, cause error) error {
+	left := errors.Is(cause, io.ErrClosedPipe)
 	switch {
 	case e.served:
 		return &base.Error{Kind: base.KindCanceled, Op: e.name, Outcome: base.Indeterminate,
 			Message: "node " + e.peer.String() + " has left the stream", Err: cause}
-	case errors.Is(cause, io.ErrClosedPipe):
+	case left && e.ctx.Err() != nil:
+		cause = context.Cause(e.ctx)
+	case left && e.conn.ctx.Err() != nil:
+		cause = context.Cause(e.conn.ctx)
+	case left:
 		return &base.Error{Kind: base.KindUnavailable, Op: what + " " + e.name, Outcome: base.Indeterminate,
 			Message: "node " + e.peer.String() + " has ended the stream"}
 	}
