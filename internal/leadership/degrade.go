@@ -69,6 +69,12 @@ func (l *Leader) present(now Instant, f *follower) bool {
 	return f != nil && f.attached && now.Sub(f.heard) <= l.cfg.Lease
 }
 
+// Awaits says that a node is a replica that should follow, and does not just
+// now.
+func (l *Leader) Awaits(now Instant, n base.NodeID) bool {
+	return !l.stopped && n != l.cfg.Self && l.want.Has(n) && !l.present(now, l.follower(n))
+}
+
 // waited says that a write has waited for longer than the policy lets it.
 func (l *Leader) waited(now Instant) bool {
 	after := l.cfg.Policy.DegradeAfter

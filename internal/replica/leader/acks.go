@@ -173,6 +173,13 @@ func (a *acks) leaseLive() bool {
 	return a.mu.ended == nil && a.mu.core.LeaseLive(a.replica.now())
 }
 
+// awaits says that a node is a replica and does not follow just now.
+func (a *acks) awaits(node base.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.core.Awaits(a.replica.now(), node)
+}
+
 func (a *acks) publishedSeq() base.Position {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -19,11 +19,7 @@ func (r *Replica) Release(ctx context.Context, epoch base.Epoch, target base.Nod
 	if l.epoch != epoch {
 		return base.Position{}, base.Errorf(base.KindNotLeader, "switchover: epoch is %d, not %d", l.epoch, epoch)
 	}
-	err = base.AsError(base.Errorf(base.KindInternal, "switchover did not begin"))
-	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
-		err = core.BeginHandover(now, target, now.Add(within))
-	})
-	if err != nil {
+	if err := l.beginHandover(ctx, target, within); err != nil {
 		return base.Position{}, err
 	}
 	ended := l.holdWrites()
@@ -50,6 +46,34 @@ func (r *Replica) Release(ctx context.Context, epoch base.Epoch, target base.Nod
 		}
 		return base.Position{}, context.Cause(ctx)
 	}
+}
+
+// beginHandover begins a switchover as soon as target follows, for which half
+// the time is given: right after a change of leaders, one that follows well may
+// only be about to connect. Writes go on meanwhile.
+func (l *leading) beginHandover(ctx context.Context, target base.NodeID, within time.Duration) (err error) {
+	until := l.replica.now().Add(within)
+	timer := l.replica.env.Clock.NewTimer(within / 2)
+	defer timer.Stop()
+	for waiting := true; waiting; {
+		changed := l.acks.changed.wait()
+		if !l.acks.awaits(target) {
+			break
+		}
+		select {
+		case <-changed:
+		case <-timer.C():
+			waiting = false
+		case <-l.over:
+			return l.replica.notLeader()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	l.acks.update(func(core *leadership.Leader, now leadership.Instant) {
+		err = core.BeginHandover(now, target, until)
+	})
+	return err
 }
 
 // handedOver ends this leadership after a release. The zero position says that

@@ -130,6 +130,36 @@ func TestASwitchoverThatFailsGoesBack(t *testing.T) {
 	})
 }
 
+// A follower that is about to connect, as after a change of leaders, is waited
+// for; one that stays away is not, and no write waits with it.
+func TestASwitchoverWaitsForItsTarget(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		c.stop(3)
+		_, err := c.replica(1).Release(t.Context(), 1, 3, time.Second)
+		wantKind(t, err, base.KindUnavailable, base.NotDone)
+		released := make(chan error)
+		go func() {
+			_, err := c.replica(1).Release(context.Background(), 1, 3, 4*time.Second)
+			released <- err
+		}()
+		time.Sleep(time.Second)
+		began := time.Now()
+		c.write("INSERT INTO item VALUES (1)")
+		if took := time.Since(began); took > 50*time.Millisecond {
+			t.Errorf("a write waited %s for a node that is away", took)
+		}
+		c.open(3)
+		if err := <-released; err != nil {
+			t.Errorf("to a node that was about to connect: %v", err)
+		}
+		c.appoint(3)
+		c.write("INSERT INTO item VALUES (2)")
+		c.same()
+	})
+}
+
 // An open transaction is waited for, as long as there is time.
 func TestASwitchoverWaitsForATransaction(t *testing.T) {
 	run(t, 2, nil, func(t *testing.T, c *cluster) {
