@@ -38,7 +38,7 @@ type Options struct {
 	Store Store
 	// TickInterval is the unit of the two numbers below. 20 ms.
 	TickInterval time.Duration
-	// HeartbeatTicks is how often a leader shows that it lives. 3.
+	// HeartbeatTicks is how often a leader shows that it lives. 2.
 	HeartbeatTicks int
 	// ElectionTicks is for how long a follower believes in a leader that it
 	// does not hear; it then stands for election within as long again. 12, so
@@ -60,7 +60,7 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultTickInterval   = 20 * time.Millisecond
-	DefaultHeartbeatTicks = 3
+	DefaultHeartbeatTicks = 2
 	DefaultElectionTicks  = 12
 	DefaultMaxVoters      = 5
 	DefaultSnapshotEvery  = 256

@@ -10,8 +10,8 @@ import (
 	"github.com/skeindb/skein/internal/base"
 )
 
-// Suspect says that a node's process is known to be gone: its machine answered
-// and nothing listens there. If it leads the control group, this node stops
+// Suspect says that a node's process seems to be gone: its machine answered and
+// nothing listens there, or it is silent for longer than it usually is. If it leads the control group, this node stops
 // believing in it, and the voter with the smallest id stands for election at
 // once, so that the leader is replaced within tens of milliseconds instead of
 // an election timeout. It never blocks. A message of that node takes the

@@ -156,7 +156,7 @@ func (s *Supervisor) suspicion(now Instant, d *database) Reason {
 		return d.away
 	case n.reach == Refused:
 		return ReasonRefused
-	case n.reach != Reached && now.Sub(n.since) >= s.cfg.Lease+n.patience:
+	case n.reach != Reached && now.Sub(n.since) >= s.cfg.LostFor+n.patience:
 		return ReasonSilent
 	case d.away == ReasonStalled:
 		return ReasonStalled
@@ -253,7 +253,7 @@ func (s *Supervisor) tickProbe(now Instant, d *database) {
 	}
 	deaf := 0
 	for n, a := range d.answers {
-		if d.record.Counting.Has(n) && a.reply.LeaseRemaining == 0 {
+		if d.record.Counting.Has(n) && a.reply.Deaf {
 			deaf++
 		}
 	}

@@ -19,8 +19,12 @@ type Config struct {
 	Self base.NodeID
 	// Lease as on all replicas. Default leadership.DefaultLease.
 	Lease time.Duration
-	// Patience is how long beyond the lease a lost node is waited for, at
-	// first; it adapts up to MaxPatience. Defaults: a quarter lease, four leases.
+	// LostFor is how long a node must be lost before its databases are looked
+	// after; a caller that calls a node lost only after a silence that it has
+	// measured itself gives little. Default one lease.
+	LostFor time.Duration
+	// Patience is how long a lost node is waited for beyond that, at first; it
+	// adapts up to MaxPatience. Defaults: a quarter lease, four leases.
 	Patience, MaxPatience time.Duration
 	// RetryMin and RetryMax bound the pause before a question or proposal is
 	// repeated; it doubles. Defaults: an eighth of the lease, two leases.
@@ -43,6 +47,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.Lease, leadership.DefaultLease)
+	set(&c.LostFor, c.Lease)
 	set(&c.Patience, c.Lease/4)
 	set(&c.MaxPatience, 4*c.Lease)
 	set(&c.RetryMin, c.Lease/8)
@@ -102,6 +107,10 @@ const (
 	ReasonForced    Reason = "forced by an operator"
 )
 
+// HandedOver says that the leader before has given its epoch up itself, and had
+// answered everyone.
+func (r Reason) HandedOver() bool { return r == ReasonReleased || r == ReasonMoved }
+
 // Event is something that happened. Exactly the types below are events.
 type Event interface{ event() }
 
@@ -156,7 +165,8 @@ type (
 	// ElectRefused: the control plane did not record an Elect; a Record that
 	// says why has been given before, or follows.
 	ElectRefused struct{ Database base.DatabaseID }
-	// Tick lets time pass. Call it at least four times a lease.
+	// Tick lets time pass. Call it at least four times a lease, and when Next
+	// says.
 	Tick struct{}
 )
 
@@ -297,6 +307,29 @@ func (s *Supervisor) stepDatabase(now Instant, e Event) {
 	s.advance(now, d)
 }
 
+// Next is when the next Tick may find something to do, at the latest an eighth
+// of a lease after now.
+func (s *Supervisor) Next(now Instant) Instant {
+	next := now.Add(s.cfg.Lease / 8)
+	consider := func(at Instant) {
+		if at > now && at < next {
+			next = at
+		}
+	}
+	for _, n := range s.nodes {
+		if n.reach != Reached {
+			consider(n.since.Add(s.cfg.LostFor + n.patience))
+		}
+	}
+	for _, d := range s.databases {
+		if d.state != idle {
+			consider(d.next)
+			consider(d.waitUntil())
+		}
+	}
+	return next
+}
+
 func databaseOf(e Event) base.DatabaseID {
 	switch e := e.(type) {
 	case Away:
@@ -385,7 +418,7 @@ func (s *Supervisor) setReach(now Instant, id base.NodeID, r Reach) {
 	}
 	away := now.Sub(n.since)
 	switch {
-	case r == Reached && n.reach == Lost && away < s.cfg.Lease+n.patience:
+	case r == Reached && n.reach == Lost && away < s.cfg.LostFor+n.patience:
 		n.patience = min(2*n.patience, s.cfg.MaxPatience)
 	case n.reach == Reached && away > 60*s.cfg.Lease:
 		n.patience = max(n.patience/2, s.cfg.Patience)

@@ -74,6 +74,7 @@ type simNode struct {
 	conn     *simConn // to the leader
 	dialed   Instant
 	stamp    leadership.Instant
+	granted  time.Duration
 	safe     base.Seq
 
 	leader   *leadership.Leader

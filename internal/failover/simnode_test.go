@@ -192,17 +192,17 @@ func (s *sim) push(n *simNode, c *simConn, heartbeat bool) {
 		return
 	}
 	entries := slices.Clone(n.log[first-1 : last])
-	epoch, stamp, safe := n.epoch, s.local(n), n.leader.Safe()
+	epoch, stamp, safe, lease := n.epoch, s.local(n), n.leader.Safe(), n.leader.AskLease(c.peer)
 	c.next = last + 1
-	s.send(n.id, c.peer, func(m *simNode) { s.hearBatch(m, n.id, c.id, epoch, first, entries, stamp, safe) })
+	s.send(n.id, c.peer, func(m *simNode) { s.hearBatch(m, n.id, c.id, epoch, first, entries, stamp, safe, lease) })
 }
 
-func (s *sim) hearBatch(n *simNode, from base.NodeID, conn int, epoch base.Epoch, first base.Seq, entries []simEntry, stamp Instant, safe base.Seq) {
+func (s *sim) hearBatch(n *simNode, from base.NodeID, conn int, epoch base.Epoch, first base.Seq, entries []simEntry, stamp Instant, safe base.Seq, lease time.Duration) {
 	if n.conn == nil || n.conn.id != conn {
 		return
 	}
 	last := first + base.Seq(len(entries)) - 1
-	switch v := n.follower.Accept(s.local(n), epoch, first, last, base.Seq(len(n.log))); v {
+	switch v := n.follower.Accept(s.local(n), epoch, first, last, base.Seq(len(n.log)), lease); v {
 	case leadership.Append:
 		n.log = append(n.log, entries[base.Seq(len(n.log))+1-first:]...)
 	case leadership.Duplicate:
@@ -215,7 +215,7 @@ func (s *sim) hearBatch(n *simNode, from base.NodeID, conn int, epoch base.Epoch
 		n.conn = nil
 		return
 	}
-	n.conn.last, n.stamp, n.safe = s.now, stamp, safe
+	n.conn.last, n.stamp, n.granted, n.safe = s.now, stamp, n.follower.Grant(lease), safe
 	if s.flushes(n) {
 		n.flushed = len(n.log)
 	}
@@ -227,7 +227,7 @@ func (s *sim) sendAck(n *simNode) {
 		return
 	}
 	c, a := n.conn, leadership.Ack{
-		Epoch: n.follower.Following(), Stamp: n.stamp, Received: base.Seq(len(n.log)),
+		Epoch: n.follower.Following(), Stamp: n.stamp, Lease: n.granted, Received: base.Seq(len(n.log)),
 		Flushed: base.Seq(n.flushed), Applied: min(base.Seq(n.flushed), n.safe),
 	}
 	s.send(n.id, c.peer, func(m *simNode) {

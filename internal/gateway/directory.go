@@ -34,4 +34,7 @@ type Database struct {
 	Epoch    base.Epoch
 	Leader   base.NodeID
 	Replicas []base.NodeID
+	// Handed: the leader of the epoch before has handed over. What it was asked
+	// it answers.
+	Handed bool
 }

@@ -47,7 +47,7 @@ func (g *Gateway) resolve(ctx context.Context, s sent, lost error) (session.Resu
 	ctx, cancel := g.env.Clock.WithTimeout(ctx, resolveWait, errors.New("the fate of the write is not known in time"))
 	defer cancel()
 	db := s.database
-	for {
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		changed := g.directory.Changed()
 		now, ok := g.directory.Database(db.Name)
 		if !ok || now.ID != db.ID {
@@ -62,7 +62,7 @@ func (g *Gateway) resolve(ctx context.Context, s sent, lost error) (session.Resu
 		case err == nil && !fate.Known:
 			return session.Result{}, lost
 		}
-		if g.pause(ctx, changed) != nil {
+		if g.pause(ctx, changed, wait) != nil {
 			return session.Result{}, lost
 		}
 	}

@@ -20,8 +20,10 @@ const (
 	writeTimeout = 60 * time.Second
 	// maxStatementTime is longer than any statement may take.
 	maxStatementTime = 25 * time.Hour
-	// retryEvery paces the search for a leader when nothing announces one.
-	retryEvery = 50 * time.Millisecond
+	// retryMin and retryMax pace the search for a leader when nothing announces
+	// one: two nodes do not hear of an election at the same moment.
+	retryMin = 5 * time.Millisecond
+	retryMax = 50 * time.Millisecond
 )
 
 // Options of a gateway.
@@ -110,7 +112,7 @@ func retriable(err error) bool {
 // as leaderWait and ctx allow.
 func (g *Gateway) atLeader(ctx context.Context, name string, f func(ctx context.Context, db Database) error) error {
 	deadline := g.env.Clock.Now().Add(leaderWait)
-	for {
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		changed := g.directory.Changed()
 		db, ok := g.directory.Database(name)
 		if !ok {
@@ -124,15 +126,15 @@ func (g *Gateway) atLeader(ctx context.Context, name string, f func(ctx context.
 		if err == nil || !retriable(err) || g.env.Clock.Now().After(deadline) {
 			return err
 		}
-		if stop := g.pause(ctx, changed); stop != nil {
+		if stop := g.pause(ctx, changed, wait); stop != nil {
 			return err
 		}
 	}
 }
 
 // pause waits for the cluster to change, a moment, or ctx.
-func (g *Gateway) pause(ctx context.Context, changed <-chan struct{}) error {
-	timer := g.env.Clock.NewTimer(retryEvery)
+func (g *Gateway) pause(ctx context.Context, changed <-chan struct{}, wait time.Duration) error {
+	timer := g.env.Clock.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-changed:

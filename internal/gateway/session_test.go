@@ -368,11 +368,13 @@ func TestWithoutALeader(t *testing.T) {
 		}
 		s.do("SET skein.read = 'any'")
 		s.expect("SELECT count(*) FROM item", "0")
-		go func() {
+		var appointed sync.WaitGroup
+		appointed.Go(func() {
 			time.Sleep(2 * time.Second)
 			c.appoint(1)
-		}()
+		})
 		s.do("INSERT INTO item VALUES (2)")
+		appointed.Wait()
 		s.do("SET skein.statement_timeout = '1s'")
 		c.change(func(a *leader.Assignment) { a.Leader = 0 })
 		began = time.Now()

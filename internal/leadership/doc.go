@@ -44,11 +44,14 @@
 //     when it began to follow. The vow outlives the log: it is kept when a
 //     replica is copied anew or removed. Acknowledgements belong to a stream:
 //     those of an earlier one are dropped.
-//  7. Lease. A leader may acknowledge, and read linearizably, only while
-//     now < (send stamp of the newest message that Support−1 followers have
-//     acknowledged) + lease − margin. A follower's answer to an election tells
-//     how much of a lease, counted from its last receipt, is left. Where a
-//     replica counts alone (Support 1) the lease is always live.
+//  7. Lease. A message asks its receiver for a lease of some length, and the
+//     acknowledgement says what was granted. A leader may acknowledge, and read
+//     linearizably, only while now < (send stamp of the message) + lease −
+//     margin of the best grants of Support−1 followers. A follower's answer to
+//     an election tells how much of what it has granted, each grant counted
+//     from its receipt, is left. Leases are as short as the round trips allow:
+//     an election has to wait them out. Where a replica counts alone (Support
+//     1) the lease is always live.
 //  8. Election. For epoch e+1 the supervisor collects promises of epoch e+1.
 //     It needs len(Replicas)−min(Copies, Support)+1 of the counting's replicas,
 //     waits out the longest lease among them, and takes the best position. Or
@@ -81,7 +84,7 @@
 // receipt is not before the leader's send stamp, so the leader's lease ends
 // (by the margin, for clocks that run unevenly) before the follower's; and
 // after the promise it acknowledges nothing of e. A restarted follower has
-// forgotten its last receipt and assumes that it was just now.
+// forgotten its grants and assumes that it has just granted the longest lease.
 //
 // # What degrading means for elections
 //

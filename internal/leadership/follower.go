@@ -59,15 +59,16 @@ type Follower struct {
 	vow       Vow
 	lease     time.Duration
 	following base.Epoch // whose log ours is known to be a prefix of; 0: none
-	heard     Instant    // last receipt from a leader that we may have acknowledged
-	bound     bool       // heard means something
+	rhythm    Rhythm     // of the leader's messages
+	until     Instant    // for how long the replica is bound by what it has acknowledged
+	bound     bool       // until means something
 }
 
 // NewFollower starts from the stored vow. A replica that ever promised
 // anything may have acknowledged a message just before it stopped, so it holds
 // itself bound for one lease.
 func NewFollower(v Vow, lease time.Duration, now Instant) *Follower {
-	return &Follower{vow: v, lease: lease, heard: now, bound: v.Promised > 0}
+	return &Follower{vow: v, lease: lease, until: now.Add(lease), bound: v.Promised > 0}
 }
 
 // Vow returns what must be on disk.
@@ -95,17 +96,32 @@ func (f *Follower) Follow(now Instant, epoch base.Epoch) bool {
 	if !f.Raise(epoch) || f.vow.Led == epoch {
 		return false
 	}
+	if f.following != epoch {
+		f.rhythm = Rhythm{}
+	}
 	f.following = epoch
-	f.hear(now)
+	f.hear(now, 0)
 	return true
 }
 
 // Unfollow ends following: the stream broke, or the log is being replaced.
 func (f *Follower) Unfollow() { f.following = 0 }
 
-func (f *Follower) hear(now Instant) {
-	f.heard, f.bound = max(f.heard, now), true
+// The bounds of a follower's patience with a silent leader, in leases: an idle
+// leader is heard every fifth of one.
+func (f *Follower) patience() (least, most time.Duration) { return f.lease / 4, 4 * f.lease }
+
+func (f *Follower) hear(now Instant, granted time.Duration) {
+	least, most := f.patience()
+	f.rhythm.Beat(now, least, most)
+	if granted > 0 {
+		f.until, f.bound = max(f.until, now.Add(granted)), true
+	}
 }
+
+// Grant is how much of the lease that a message asks for is given: what the
+// follower's acknowledgement of it says.
+func (f *Follower) Grant(asked time.Duration) time.Duration { return max(0, min(asked, f.lease)) }
 
 // Verdict says what to do with a message of the stream.
 type Verdict uint8
@@ -138,8 +154,9 @@ func (v Verdict) String() string {
 
 // Accept judges a message of an epoch that carries the seqs first to last
 // (last < first for a heartbeat), when the replica's log ends at end. With
-// Append, what the message holds up to end is known already and is skipped.
-func (f *Follower) Accept(now Instant, epoch base.Epoch, first, last, end base.Seq) Verdict {
+// Append, what the message holds up to end is known already and is skipped. A
+// message that is accepted binds the replica for the lease that it asks for.
+func (f *Follower) Accept(now Instant, epoch base.Epoch, first, last, end base.Seq, asked time.Duration) Verdict {
 	switch {
 	case epoch < f.vow.Promised:
 		return StaleEpoch
@@ -148,7 +165,7 @@ func (f *Follower) Accept(now Instant, epoch base.Epoch, first, last, end base.S
 	case last >= first && first > end+1:
 		return Gap
 	}
-	f.hear(now)
+	f.hear(now, f.Grant(asked))
 	if last < first || last <= end {
 		return Duplicate
 	}
@@ -160,12 +177,19 @@ func (f *Follower) LeaseRemaining(now Instant) time.Duration {
 	if !f.bound {
 		return 0
 	}
-	return max(0, f.heard.Add(f.lease).Sub(now))
+	return max(0, f.until.Sub(now))
 }
 
-// Heard is when a leader was last accepted (or when the replica started), and
-// whether there ever was one.
-func (f *Follower) Heard() (Instant, bool) { return f.heard, f.bound }
+// Silence is how long ago the leader was last heard; false when none was since
+// the replica started.
+func (f *Follower) Silence(now Instant) (time.Duration, bool) { return f.rhythm.Silence(now) }
+
+// Deaf says that no leader is heard: for longer than it is usually silent.
+func (f *Follower) Deaf(now Instant) bool {
+	least, most := f.patience()
+	silence, heard := f.rhythm.Silence(now)
+	return !heard && f.LeaseRemaining(now) == 0 || heard && silence > f.rhythm.Patience(least, most)
+}
 
 // PromiseRequest asks a replica to have nothing more to do with epochs below
 // Epoch. A Probe promises nothing; it asks what the answer would be.
@@ -188,6 +212,8 @@ type PromiseReply struct {
 	Position base.Position
 	// LeaseRemaining binds the replica from the moment of the answer.
 	LeaseRemaining time.Duration
+	// Deaf: it hears no leader.
+	Deaf bool
 	// Fresh: the log was lost or is being copied; this is no evidence.
 	Fresh bool
 }
@@ -202,7 +228,7 @@ func (f *Follower) Promise(now Instant, r PromiseRequest) PromiseReply {
 	} else {
 		p.Granted = f.Raise(r.Epoch)
 	}
-	p.Promised, p.LeaseRemaining = f.vow.Promised, f.LeaseRemaining(now)
+	p.Promised, p.LeaseRemaining, p.Deaf = f.vow.Promised, f.LeaseRemaining(now), f.Deaf(now)
 	return p
 }
 

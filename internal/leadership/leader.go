@@ -20,10 +20,14 @@ type Config struct {
 	Replicas []base.NodeID
 	Policy   base.Policy
 	Counting Counting
-	// Lease and Margin (which covers clocks that run unevenly) are the same on
-	// all nodes. Zero: DefaultLease, and a tenth of the lease.
-	Lease, Margin time.Duration
+	// Lease is the longest that a follower may be asked for, and the unit of all
+	// other times; it is the same on all nodes. MinLease is the shortest. Zero:
+	// DefaultLease, and a sixth of the lease.
+	Lease, MinLease time.Duration
 }
+
+// marginOf a lease covers clocks that run unevenly.
+func marginOf(lease time.Duration) time.Duration { return lease / 10 }
 
 // DefaultLease is how long a leader may count on a follower's silence.
 const DefaultLease = 2 * time.Second
@@ -31,8 +35,10 @@ const DefaultLease = 2 * time.Second
 // Ack is what a follower tells its leader.
 type Ack struct {
 	Epoch base.Epoch
-	// Stamp of the newest message received, echoed.
+	// Stamp of the newest message received that asked for a lease, echoed, and
+	// the lease that was granted with it.
 	Stamp                      Instant
+	Lease                      time.Duration
 	Received, Flushed, Applied base.Seq
 }
 
@@ -59,8 +65,8 @@ type follower struct {
 	node                       base.NodeID
 	attached                   bool
 	heard                      Instant // last Attach or Ack
-	stamp                      Instant
-	stamped                    bool
+	trips                      peak    // how long messages and their answers took
+	until                      Instant // of the lease that it has granted
 	received, flushed, applied base.Seq
 }
 
@@ -88,8 +94,8 @@ func (l *Leader) configure(cfg Config) {
 	if cfg.Lease <= 0 {
 		cfg.Lease = DefaultLease
 	}
-	if cfg.Margin <= 0 {
-		cfg.Margin = cfg.Lease / 10
+	if cfg.MinLease <= 0 {
+		cfg.MinLease = cfg.Lease / 6
 	}
 	l.want = Count(cfg.Replicas, cfg.Policy)
 	if len(cfg.Counting.Replicas) == 0 {
@@ -142,7 +148,7 @@ func (l *Leader) Attach(now Instant, from base.NodeID, at base.Seq) bool {
 	}
 	f := l.follower(from)
 	if f == nil {
-		f = &follower{node: from}
+		f = &follower{node: from, until: -Forever}
 		l.followers = append(l.followers, f)
 		slices.SortFunc(l.followers, func(a, b *follower) int { return cmp.Compare(a.node, b.node) })
 	}
@@ -168,8 +174,10 @@ func (l *Leader) Ack(now Instant, from base.NodeID, a Ack) {
 		return
 	}
 	f.heard = now
-	if !f.stamped || a.Stamp > f.stamp {
-		f.stamp, f.stamped = a.Stamp, true
+	if a.Lease > 0 {
+		granted := min(a.Lease, l.cfg.Lease)
+		f.until = max(f.until, a.Stamp.Add(granted-marginOf(granted)))
+		f.trips.add(now, now.Sub(a.Stamp), 5*l.cfg.Lease)
 	}
 	f.received = max(f.received, a.Received)
 	f.flushed = max(f.flushed, a.Flushed)
@@ -314,13 +322,24 @@ func (l *Leader) leaseUnder(c Counting) Instant {
 		switch {
 		case n == l.cfg.Self:
 			until = append(until, Forever)
-		case f != nil && f.stamped:
-			until = append(until, f.stamp.Add(l.cfg.Lease-l.cfg.Margin))
+		case f != nil:
+			until = append(until, f.until)
 		default:
 			until = append(until, -Forever)
 		}
 	}
 	return nth(until, c.Support)
+}
+
+// AskLease is the lease to ask a follower for: short, so that nobody waits long
+// for what is left of it, and long enough for answers as slow as the slowest of
+// late to bring some of it.
+func (l *Leader) AskLease(from base.NodeID) time.Duration {
+	f := l.follower(from)
+	if f == nil || !f.trips.known {
+		return l.cfg.Lease
+	}
+	return min(max(4*f.trips.value, l.cfg.MinLease), l.cfg.Lease)
 }
 
 // LeaseLive says whether LeaseUntil lies ahead.

@@ -60,6 +60,18 @@ func number(s string) uint64 {
 	return v
 }
 
+// duration of a lease; a whole one when nothing is said.
+func duration(s string) time.Duration {
+	if s == "" {
+		return time.Second
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
 func nodes(s string) []base.NodeID {
 	var out []base.NodeID
 	for _, f := range strings.Split(s, ",") {
@@ -98,7 +110,7 @@ func (w *world) run(t *testing.T, words []string) string {
 	case "detach":
 		w.leader.Detach(w.now, node)
 	case "ack":
-		ack := Ack{Epoch: w.cfg.Epoch, Stamp: w.now, Received: base.Seq(number(a["to"]))}
+		ack := Ack{Epoch: w.cfg.Epoch, Stamp: w.now, Lease: duration(a["lease"]), Received: base.Seq(number(a["to"]))}
 		ack.Flushed, ack.Applied = ack.Received, ack.Received
 		if v, ok := a["flushed"]; ok {
 			ack.Flushed, ack.Applied = base.Seq(number(v)), base.Seq(number(v))
@@ -251,7 +263,7 @@ func (w *world) runFollower(t *testing.T, words []string) (string, bool) {
 	case "unfollow":
 		w.follower.Unfollow()
 	case "accept":
-		v := w.follower.Accept(w.now, epoch, base.Seq(number(a["first"])), base.Seq(number(a["last"])), base.Seq(number(a["end"])))
+		v := w.follower.Accept(w.now, epoch, base.Seq(number(a["first"])), base.Seq(number(a["last"])), base.Seq(number(a["end"])), duration(a["lease"]))
 		return fmt.Sprintf("%v\n", v), true
 	case "promise", "probe":
 		r := w.follower.Promise(w.now, PromiseRequest{Epoch: epoch, Probe: words[0] == "probe"})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/failover"
 	"github.com/skeindb/skein/internal/gateway"
 	"github.com/skeindb/skein/internal/replica"
 )
@@ -34,7 +35,10 @@ func (d directory) Database(name string) (gateway.Database, bool) {
 	if d.n.isRemoved() {
 		db.Leader = 0 // Sessions that are open find nobody any more.
 	}
-	return gateway.Database{ID: db.ID, Name: db.Name, Policy: db.Policy, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Replicas}, true
+	return gateway.Database{
+		ID: db.ID, Name: db.Name, Policy: db.Policy, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Replicas,
+		Handed: failover.Reason(db.LastElection.Reason).HandedOver(),
+	}, true
 }
 
 // Names implements gateway.Directory.

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -21,38 +20,12 @@ func removedError() error {
 		WithHint("let it join again with an empty folder, or stop it")
 }
 
-// heard is when each peer's last control message came.
-type heard struct {
-	mu sync.Mutex // guards at
-	at map[base.NodeID]time.Time
-}
-
-// maxHeard bounds what is remembered; more are no members.
-const maxHeard = 4096
-
-func (h *heard) init() { h.at = make(map[base.NodeID]time.Time) }
-
-func (h *heard) note(id base.NodeID, now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, known := h.at[id]; known || len(h.at) < maxHeard {
-		h.at[id] = now
-	}
-}
-
-func (h *heard) since(id base.NodeID, moment time.Time) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.at[id].After(moment)
-}
-
 // setPeers tells the transport where the other nodes are. It is told changes
 // only: to name an address again makes it dial at once.
 func (n *Node) setPeers(s *catalog.State) {
 	wanted := make(map[base.NodeID]string)
-	recently := n.env.Clock.Now().Add(-farewell)
 	for _, peer := range s.Nodes() {
-		if peer.ID != n.identity.Node && (peer.State != catalog.NodeLeft || n.heard.since(peer.ID, recently)) {
+		if peer.ID != n.identity.Node && (peer.State != catalog.NodeLeft || n.heard.within(peer.ID, n.now(), farewell)) {
 			wanted[peer.ID] = peer.PeerAddress
 		}
 	}

@@ -96,7 +96,7 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	}
 	n.mu.keepers = make(map[base.DatabaseID]*keeper)
 	n.addressed = make(map[base.NodeID]string)
-	n.heard.init()
+	n.heard.init(o.Lease)
 	n.reach.init()
 	n.supervisor.init(n)
 	if err := n.build(); err != nil {

@@ -77,7 +77,7 @@ func (n *Node) receive(from base.NodeID, msg []byte) {
 	if len(msg) == 0 {
 		return
 	}
-	n.heard.note(from, n.env.Clock.Now())
+	n.heard.note(from, n.now())
 	switch msg[0] {
 	case toControl:
 		n.control.Step(from, msg[1:])

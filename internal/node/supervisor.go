@@ -22,8 +22,9 @@ const (
 // supervisor is the shell of package failover: it runs the elections of all
 // databases while this node leads the control plane. Its core is owned by run.
 type supervisor struct {
-	node  *Node
-	inbox chan failover.Event
+	node   *Node
+	inbox  chan failover.Event
+	before base.NodeID // led the control group last; run's
 
 	mu struct {
 		sync.Mutex // guards waiters
@@ -53,11 +54,7 @@ func (s *supervisor) run() {
 	for s.node.ctx.Err() == nil {
 		changed := c.LeaderChanged()
 		if !c.IsLeader() {
-			select {
-			case <-changed:
-			case <-s.inbox: // Not for a node that does not supervise.
-			case <-s.node.ctx.Done():
-			}
+			s.watchLeader(changed)
 			continue
 		}
 		s.supervise()
@@ -71,10 +68,10 @@ func (s *supervisor) supervise() {
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
 	defer s.endWaiters()
-	term, moved := n.control.Term(), n.control.LeaderChanged()
-	over := func() bool { return ctx.Err() != nil || n.control.Term() != term || !n.control.IsLeader() }
-	began := n.env.Clock.Now()
-	core := failover.New(failover.Config{Self: n.identity.Node, Lease: n.options.Lease}, n.now())
+	number, moved := n.control.Term(), n.control.LeaderChanged()
+	over := func() bool { return ctx.Err() != nil || n.control.Term() != number || !n.control.IsLeader() }
+	t := term{began: n.now(), before: s.before}
+	core := failover.New(s.config(), n.now())
 	step := func(e failover.Event) {
 		for _, effect := range core.Step(n.now(), e) {
 			s.do(ctx, effect)
@@ -83,10 +80,10 @@ func (s *supervisor) supervise() {
 	for !over() {
 		changed := n.control.Changed()
 		state := n.control.State()
-		s.feed(step, state, began)
-		timer := n.env.Clock.NewTimer(n.options.Lease / 8)
+		silent := s.feed(step, state, t)
 		again := false
 		for !again {
+			timer := n.env.Clock.NewTimer(max(time.Millisecond, min(silent, core.Next(n.now())).Sub(n.now())))
 			select {
 			case <-moved:
 				moved, again = n.control.LeaderChanged(), true
@@ -95,14 +92,27 @@ func (s *supervisor) supervise() {
 			case <-changed:
 				again = true
 			case e := <-s.inbox:
-				step(e)
+				if _, ok := e.(failover.NodeReach); ok {
+					silent = s.listen(step, state, t)
+				} else {
+					step(e)
+				}
 			case <-timer.C():
-				s.listen(step, state, began)
+				silent = s.listen(step, state, t)
 				step(failover.Tick{})
-				timer.Reset(n.options.Lease / 8)
 			}
+			timer.Stop()
 		}
-		timer.Stop()
+	}
+}
+
+// config of the core: a silence was long before a node is called lost, so that
+// little more is waited.
+func (s *supervisor) config() failover.Config {
+	lease := s.node.options.Lease
+	return failover.Config{
+		Self: s.node.identity.Node, Lease: lease,
+		LostFor: time.Nanosecond, Patience: lease / 30, RetryMin: lease / 20,
 	}
 }
 
@@ -111,8 +121,8 @@ func (n *Node) now() failover.Instant {
 }
 
 // feed tells the core the whole state of the control plane; what it knows
-// already changes nothing.
-func (s *supervisor) feed(step func(failover.Event), state *catalog.State, began time.Time) {
+// already changes nothing. It returns when the next node might be lost.
+func (s *supervisor) feed(step func(failover.Event), state *catalog.State, t term) (silent failover.Instant) {
 	leads := make(map[base.NodeID]int)
 	for _, db := range state.Databases() {
 		leads[db.Leader]++
@@ -122,7 +132,7 @@ func (s *supervisor) feed(step func(failover.Event), state *catalog.State, began
 		nodes = append(nodes, failover.Node{ID: m.ID, Active: m.State == catalog.NodeIsActive, Load: leads[m.ID]})
 	}
 	step(failover.Nodes{Nodes: nodes})
-	s.listen(step, state, began)
+	silent = s.listen(step, state, t)
 	for _, db := range state.Databases() {
 		if db.Dropped {
 			step(failover.Forget{Database: db.ID})
@@ -132,6 +142,7 @@ func (s *supervisor) feed(step func(failover.Event), state *catalog.State, began
 			ID: db.ID, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Full(), Counting: db.Counting, AllowLoss: db.Policy.AllowLoss,
 		}})
 	}
+	return silent
 }
 
 // do starts what the core wants; the answer comes back as an event.

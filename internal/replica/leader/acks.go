@@ -3,6 +3,7 @@ package leader
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
@@ -14,8 +15,9 @@ type acks struct {
 	replica *Replica
 	epoch   base.Epoch
 	start   base.Seq // of this epoch's first entry: nothing counts before it does
-	// safeRose is called, without the lock, when more has become safe.
-	safeRose func()
+	// safeRose is called, without the lock, when more has become safe, and
+	// leaseWanted when what could be answered waits for a lease.
+	safeRose, leaseWanted func()
 	// broken ends the leadership with an error that the replica can't go on
 	// over.
 	broken func(error)
@@ -100,7 +102,9 @@ func (a *acks) settleAndUnlock() {
 	var ready []group
 	core := a.mu.core
 	safe := core.Safe()
-	live := a.mu.ended == nil && safe >= a.start && (a.mu.released || core.LeaseLive(a.replica.now()))
+	due := a.mu.ended == nil && safe >= a.start
+	live := due && (a.mu.released || core.LeaseLive(a.replica.now()))
+	lacking := due && !live && safe > a.replica.safe.get()
 	if live {
 		for d, q := range a.mu.queues {
 			reached := safe
@@ -127,6 +131,9 @@ func (a *acks) settleAndUnlock() {
 	a.mu.Unlock()
 	if live && a.replica.safe.raise(safe) {
 		a.safeRose()
+	}
+	if lacking {
+		a.leaseWanted()
 	}
 	a.changed.signal()
 	for i, g := range ready {
@@ -165,6 +172,12 @@ func (a *acks) end(err error) {
 		}
 	}
 	a.changed.signal()
+}
+
+func (a *acks) askLease(from base.NodeID) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.core.AskLease(from)
 }
 
 func (a *acks) leaseLive() bool {

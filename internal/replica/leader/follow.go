@@ -122,12 +122,31 @@ type following struct {
 	stream  transport.Stream
 	level   atomic.Uint64 // one more than where the leader's log ended at first; 0: not told yet
 
-	stamp     atomic.Int64 // of the newest message: echoed
-	acked     atomic.Int64 // when the last acknowledgement was sent
+	granted   grant // of the newest message that asked for a lease: echoed
 	received  atomic.Uint64
 	announced atomic.Uint64 // safe, as the leader says
 	ackWanted chan struct{}
 	applyMore chan struct{}
+}
+
+// grant is a message's stamp and the lease that was granted with it: neither
+// means anything without the other.
+type grant struct {
+	mu    sync.Mutex // guards both
+	stamp leadership.Instant
+	lease time.Duration
+}
+
+func (g *grant) set(stamp leadership.Instant, lease time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stamp, g.lease = stamp, lease
+}
+
+func (g *grant) get() (leadership.Instant, time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stamp, g.lease
 }
 
 func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc, a Assignment, s transport.Stream) error {
@@ -189,7 +208,8 @@ func (f *following) take(b stream.Batch) error {
 		f.level.CompareAndSwap(0, uint64(b.Last)+1)
 	}
 	r.mu.Lock()
-	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end)
+	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end, b.Lease)
+	granted := r.mu.follower.Grant(b.Lease)
 	r.mu.Unlock()
 	switch verdict {
 	case leadership.Append:
@@ -200,11 +220,13 @@ func (f *following) take(b stream.Batch) error {
 	default:
 		return base.Errorf(base.KindNotLeader, "batch of epoch %d from %d: %v", b.Epoch, b.First, verdict)
 	}
-	f.stamp.Store(int64(b.Stamp))
+	if granted > 0 {
+		f.granted.set(b.Stamp, granted)
+	}
 	f.announced.Store(uint64(b.Safe))
 	r.safe.raise(b.Safe)
 	r.noteLevel(b.Safe)
-	if verdict == leadership.Append || f.leaseWantsAck() {
+	if verdict == leadership.Append || granted > 0 { // Other heartbeats only tell what is safe.
 		wake(f.ackWanted)
 	}
 	if r.executed.get() < b.Safe || f.countsApplied() {
@@ -217,13 +239,6 @@ func (f *following) take(b stream.Batch) error {
 // before they are safe then, or they would never be.
 func (f *following) countsApplied() bool {
 	return f.replica.assignment().Policy.Durability.When == base.Applied
-}
-
-// leaseWantsAck says that it is time to acknowledge a heartbeat, for the
-// leader's lease; most only tell what is safe.
-func (f *following) leaseWantsAck() bool {
-	now := f.replica.now()
-	return now.Sub(leadership.Instant(f.acked.Load())) >= f.replica.options.Lease/6
 }
 
 // append writes what is new of a batch to the log.
@@ -261,7 +276,8 @@ func (f *following) acknowledge(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-f.ackWanted:
 		}
-		a := leadership.Ack{Epoch: f.epoch, Stamp: leadership.Instant(f.stamp.Load()), Received: base.Seq(f.received.Load())}
+		a := leadership.Ack{Epoch: f.epoch, Received: base.Seq(f.received.Load())}
+		a.Stamp, a.Lease = f.granted.get()
 		if f.replica.changes.Flushed() < a.Received {
 			if _, err := f.replica.changes.Sync(); err != nil {
 				return fmt.Errorf("%w: %w", errFlush, err)
@@ -275,7 +291,6 @@ func (f *following) acknowledge(ctx context.Context) error {
 		if err := f.noteProven(a.Flushed); err != nil {
 			return err
 		}
-		f.acked.Store(int64(f.replica.now()))
 		buffer = stream.AppendAck(buffer[:0], a)
 		if err := f.stream.Send(buffer); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)

@@ -22,6 +22,8 @@ func (r *Replica) Release(ctx context.Context, epoch base.Epoch, target base.Nod
 	if err := l.beginHandover(ctx, target, within); err != nil {
 		return base.Position{}, err
 	}
+	l.handing.Store(true)
+	defer l.handing.Store(false)
 	ended := l.holdWrites()
 	drained := make(chan struct{})
 	go func() {
@@ -120,6 +122,7 @@ func (l *leading) drain(ctx context.Context) {
 	err := l.quiet(ctx, func() {
 		last := l.writer.end
 		l.acks.update(func(core *leadership.Leader, _ leadership.Instant) { core.Drained(last) })
+		wake(l.ticking)
 		// The writer stays here, so that nothing is written, until it is clear
 		// who writes next.
 		select {

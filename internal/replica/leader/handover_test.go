@@ -261,7 +261,7 @@ func (c *cluster) once(n int) bool {
 		}
 		q := request("INSERT INTO item(op) VALUES (?1)", n)
 		q.Operation, q.Epoch = operation(n), a.Epoch
-		since := m.replica.Seen()
+		since := c.seen()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		_, err := m.replica.Write(ctx, q)
 		cancel()
@@ -287,6 +287,17 @@ func (c *cluster) running(id base.NodeID) *member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.members[id]
+}
+
+// seen is what is known to be safe anywhere; a leader that has just started may
+// know of nothing.
+func (c *cluster) seen() (at base.Seq) {
+	for _, id := range c.ids() {
+		if m := c.running(id); m != nil {
+			at = max(at, m.replica.Seen())
+		}
+	}
+	return at
 }
 
 // fate asks until a later epoch than that of the write has answered.
@@ -330,13 +341,22 @@ func TestAnUnknownFateIsSaid(t *testing.T) {
 		if _, err := c.replica(2).Fate(t.Context(), operation(1), before); base.KindOf(err) != base.KindNotLeader {
 			t.Errorf("got %v", err)
 		}
-		// A restarted replica remembers nothing of before.
+		// A restarted replica reads its log again.
 		c.stop(2)
 		c.open(2)
 		c.level()
 		c.promise(1)
 		c.appoint(2)
-		if f, err := c.replica(2).Fate(t.Context(), operation(1), before); err != nil || f.Known || f.Found {
+		if f, err := c.replica(2).Fate(t.Context(), operation(1), before); err != nil || !f.Known || !f.Found {
+			t.Errorf("got %+v, %v", f, err)
+		}
+		// One that was copied knows nothing of before the copy.
+		c.damageLog(3)
+		c.eventually("it is copied", func() bool { return c.copied(3) })
+		c.level()
+		c.promise(2)
+		c.appoint(3)
+		if f, err := c.replica(3).Fate(t.Context(), operation(1), before); err != nil || f.Known || f.Found {
 			t.Errorf("got %+v, %v", f, err)
 		}
 		c.same()

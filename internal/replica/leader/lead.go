@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -24,6 +25,8 @@ type leading struct {
 	ending  <-chan struct{} // closed when this leadership begins to end
 	over    chan struct{}   // closed when every job has its answer
 	cancel  context.CancelCauseFunc
+	handing atomic.Bool   // a switchover waits for what the core hears
+	ticking chan struct{} // wakes tick; holds one token
 
 	mu struct {
 		sync.Mutex // guards all below
@@ -93,14 +96,14 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	book.mu.core = leadership.NewLeader(config, r.now())
 	book.mu.policy = a.Policy.Durability
 	l := &leading{
-		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}),
+		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}), ticking: make(chan struct{}, 1),
 		writer: &writer{
 			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, acks: book,
 			inbox: make(chan job, inboxSize), end: first - 1,
 		},
 	}
 	l.mu.senders = make(map[base.NodeID]*sender)
-	book.safeRose, l.writer.wakeSenders = l.wakeSenders, l.wakeSenders
+	book.safeRose, book.leaseWanted, l.writer.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
 	if err := l.writer.beginEpoch(first); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -181,15 +184,25 @@ func (l *leading) flush(ctx context.Context) error {
 		// Also when there was nothing to sync: who flushed it, such as the writer
 		// or a sync that overlapped with its batch, may not have told the book.
 		l.acks.locallyFlushed(seq)
+		if l.handing.Load() {
+			wake(l.ticking)
+		}
 	}
 }
 
 // tick lets the core notice what time alone brings: an expired lease, a
 // follower silent for too long. It also keeps idle followers' leases alive.
 func (l *leading) tick(ctx context.Context) error {
+	every := l.replica.options.Lease / 10
+	timer := l.replica.env.Clock.NewTimer(every)
+	defer timer.Stop()
 	for {
-		if err := l.replica.env.Clock.Sleep(ctx, l.replica.options.Lease/10); err != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-timer.C():
+			timer.Reset(every)
+		case <-l.ticking:
 		}
 		if l.acks.leaseLive() {
 			l.replica.setLevel()
@@ -264,7 +277,7 @@ func (l *leading) submit(ctx context.Context, j job) error {
 
 // Write implements replica.Replica.
 func (r *Replica) Write(ctx context.Context, q replica.WriteRequest) (*replica.WriteResult, error) {
-	lead, err := r.leadingIn(q.Epoch)
+	lead, err := r.awaitLead(ctx, q.Epoch)
 	if err != nil {
 		return nil, err
 	}

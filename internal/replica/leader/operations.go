@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/skeindb/skein/internal/base"
@@ -95,6 +96,27 @@ func (o *operations) cut(seq base.Seq) {
 	}
 }
 
+// recallOperations reads those of the log's tail again when the replica opens.
+func (r *Replica) recallOperations() {
+	end := r.changes.End().Seq
+	after := end
+	for _, s := range slices.Backward(r.changes.Segments()) {
+		if after = min(after, s.First-1); end-after >= maxOperations {
+			break
+		}
+	}
+	r.recent.reset(after)
+	_, err := r.eachEntry(after, func(e *entry.Entry, _ []byte) error {
+		r.recent.note(e)
+		return nil
+	})
+	if err != nil {
+		// Whoever needs the log will meet the same error, and act on it.
+		r.log.Warn("the operations of the log's tail are not known", "err", err)
+		r.recent.reset(end)
+	}
+}
+
 // reset forgets everything up to seq.
 func (o *operations) reset(seq base.Seq) {
 	o.mu.Lock()
@@ -112,7 +134,7 @@ func (o *operations) find(id replica.OperationID) (op operation, found bool, aft
 
 // Fate implements replica.Replica.
 func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.Seq) (replica.Fate, error) {
-	lead, err := r.leading()
+	lead, err := r.awaitLead(ctx, 0)
 	if err != nil {
 		return replica.Fate{}, err
 	}

@@ -17,7 +17,7 @@ import (
 // BeginRead implements replica.Replica.
 func (r *Replica) BeginRead(ctx context.Context, q replica.ReadRequest) (replica.ReadTx, error) {
 	if q.Linearizable {
-		lead, err := r.leading()
+		lead, err := r.awaitLead(ctx, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -286,6 +286,7 @@ func (l *leading) awaitLease(ctx context.Context) error {
 		if l.serves() {
 			return nil
 		}
+		l.renewLease()
 		select {
 		case <-changed:
 		case <-l.over:

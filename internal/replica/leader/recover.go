@@ -39,7 +39,7 @@ func (r *Replica) recover(ctx context.Context) error {
 	}
 	vow := leadership.Vow{Promised: r.mu.meta.Promised, Led: r.mu.meta.Led}
 	r.mu.follower = leadership.NewFollower(vow, r.options.Lease, r.now())
-	r.recent.reset(r.changes.End().Seq)
+	r.recallOperations()
 	if err := r.removeLeftovers(); err != nil {
 		return err
 	}

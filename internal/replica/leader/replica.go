@@ -102,6 +102,7 @@ type Replica struct {
 		stop       context.CancelCauseFunc // ends the part that is played
 	}
 	partChanged broadcast
+	leadChanged broadcast // signaled when an assignment comes, and when a leadership begins or fails to
 	handle      handle
 	shots       snapshots
 	recent      operations
@@ -156,6 +157,7 @@ func (r *Replica) Assign(a Assignment) {
 		lead.dropOthers(a)
 	}
 	wake(r.assigned)
+	r.leadChanged.signal()
 }
 
 func wake(c chan struct{}) {
@@ -276,6 +278,7 @@ func (r *Replica) play(ctx context.Context, a Assignment, p part) error {
 func (r *Replica) rest(ctx context.Context, epoch base.Epoch) error {
 	r.setRole(replica.RoleStarting)
 	r.resting.Store(uint64(epoch))
+	r.leadChanged.signal()
 	defer r.resting.Store(0)
 	<-ctx.Done()
 	return errPartOver
@@ -292,6 +295,7 @@ func (r *Replica) setRole(role replica.Role) {
 }
 
 func (r *Replica) setLeading(l *leading) {
+	defer r.leadChanged.signal()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.leading = l
@@ -323,6 +327,46 @@ func (r *Replica) leadingIn(epoch base.Epoch) (*leading, error) {
 	return l, err
 }
 
+// awaitLead is leadingIn for who was told that this node leads: the news may be
+// on its way here, and a leadership takes a moment to begin.
+func (r *Replica) awaitLead(ctx context.Context, epoch base.Epoch) (*leading, error) {
+	if l, err := r.leadingIn(epoch); err == nil {
+		return l, nil
+	}
+	timer := r.env.Clock.NewTimer(2 * r.options.Lease)
+	defer timer.Stop()
+	for {
+		changed := r.leadChanged.wait()
+		l, err := r.leadingIn(epoch)
+		if err == nil || !r.aboutToLead(epoch) {
+			return l, err
+		}
+		select {
+		case <-changed:
+		case <-timer.C():
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// aboutToLead says that this replica may come to lead epoch, or any if that is
+// zero, as far as it knows.
+func (r *Replica) aboutToLead(epoch base.Epoch) bool {
+	resting := r.Resting()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.mu.assignment
+	switch {
+	case r.mu.failure != nil, epoch != 0 && a.Epoch > epoch:
+		return false
+	case a.Epoch < epoch:
+		return true
+	}
+	return a.Epoch != 0 && a.Leader == r.options.Transport.Self() && resting != a.Epoch && r.mu.follower.Vow().Promised <= a.Epoch
+}
+
 // notLeader says who leads, as far as this replica knows.
 func (r *Replica) notLeader() error {
 	r.mu.Lock()
@@ -341,6 +385,7 @@ func (r *Replica) notLeader() error {
 
 func (r *Replica) fail(err error) {
 	r.log.Error("replica stopped", "err", err)
+	defer r.leadChanged.signal()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.role, r.mu.failure = replica.RoleStopped, err

@@ -37,7 +37,8 @@ type sender struct {
 	frames         []byte                  // reused
 	unacknowledged atomic.Int64
 	wanted         chan struct{} // the log grew, safe rose, or the window opened
-	lastSent       time.Time
+	lastAsked      time.Time     // for a lease
+	renewal        atomic.Bool   // somebody waits for a lease
 	sentSafe       base.Seq
 
 	mu struct {
@@ -57,7 +58,7 @@ type flight struct {
 // ServeFollow is the stream service of a leader: it tells the follower how to
 // begin, then ships the log and takes acknowledgements until either ends.
 func (r *Replica) ServeFollow(ctx context.Context, from base.NodeID, q leadership.FollowRequest, s transport.Stream) error {
-	lead, err := r.leading()
+	lead, err := r.awaitLead(ctx, q.Epoch)
 	if err != nil {
 		return err
 	}
@@ -159,6 +160,16 @@ func (l *leading) wakeSenders() {
 
 func (s *sender) wake() { wake(s.wanted) }
 
+// renewLease asks the followers for a lease now, for those who wait for one.
+func (l *leading) renewLease() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.mu.senders {
+		s.renewal.Store(true)
+		s.wake()
+	}
+}
+
 // send ships batches as the log grows, and heartbeats when it does not: often
 // enough to keep the lease, and at once when what is safe has risen.
 func (s *sender) send(ctx context.Context) error {
@@ -174,8 +185,9 @@ func (s *sender) send(ctx context.Context) error {
 		if sent {
 			continue
 		}
-		if s.worthTelling() || r.env.Clock.Now().Sub(s.lastSent) >= every {
-			if err := s.heartbeat(); err != nil {
+		ask := s.renewal.Swap(false) || r.env.Clock.Now().Sub(s.lastAsked) >= every
+		if ask || s.worthTelling() {
+			if err := s.heartbeat(ask); err != nil {
 				return err
 			}
 		}
@@ -244,23 +256,27 @@ func (s *sender) ship(frames []byte, first, last base.Seq) error {
 	s.mu.Unlock()
 	s.unacknowledged.Add(int64(len(frames)))
 	s.next = last + 1
-	return s.post(now, first, last)
+	return s.post(now, first, last, true)
 }
 
-func (s *sender) heartbeat() error {
+// heartbeat tells the follower what is safe, and may ask for a lease; that one
+// is acknowledged.
+func (s *sender) heartbeat(ask bool) error {
 	s.message = append(s.message[:0], make([]byte, stream.BatchHeaderSize)...)
 	end := s.leading.acks.publishedSeq().Seq
-	return s.post(s.leading.replica.env.Clock.Now(), end+1, end)
+	return s.post(s.leading.replica.env.Clock.Now(), end+1, end, ask)
 }
 
 // post fills in the header and sends the message.
-func (s *sender) post(now time.Time, first, last base.Seq) error {
+func (s *sender) post(now time.Time, first, last base.Seq, ask bool) error {
 	r := s.leading.replica
 	safe := r.safe.get()
-	stream.PutBatch(s.message, stream.Batch{
-		Epoch: s.leading.epoch, First: first, Last: last, Safe: safe, Stamp: r.now(), Wall: now.UnixNano(),
-	})
-	s.lastSent, s.sentSafe = now, safe
+	b := stream.Batch{Epoch: s.leading.epoch, First: first, Last: last, Safe: safe, Stamp: r.now(), Wall: now.UnixNano()}
+	if ask {
+		b.Lease, s.lastAsked = s.leading.acks.askLease(s.node), now
+	}
+	stream.PutBatch(s.message, b)
+	s.sentSafe = safe
 	return s.stream.Send(s.message)
 }
 
@@ -284,6 +300,9 @@ func (s *sender) receive(ctx context.Context) error {
 				core.Ack(now, s.node, a)
 			}
 		})
+		if s.leading.handing.Load() {
+			wake(s.leading.ticking)
+		}
 	}
 }
 

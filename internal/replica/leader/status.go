@@ -138,9 +138,9 @@ func (r *Replica) Leading() (epoch base.Epoch, active bool) {
 func (r *Replica) Silence() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	heard, any := r.mu.follower.Heard()
+	silence, any := r.mu.follower.Silence(r.now())
 	if !any {
 		return r.env.Clock.Now().Sub(r.started)
 	}
-	return r.now().Sub(heard)
+	return silence
 }

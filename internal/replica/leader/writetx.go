@@ -57,7 +57,7 @@ type txEnd struct {
 
 // BeginWrite implements replica.Replica.
 func (r *Replica) BeginWrite(ctx context.Context, q replica.BeginRequest) (replica.WriteTx, error) {
-	lead, err := r.leadingIn(q.Epoch)
+	lead, err := r.awaitLead(ctx, q.Epoch)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	version    = 1
+	version    = 2
 	headerSize = 6 // kind, version, CRC-32C
 
 	// MaxStarts bounds the epochs of a history.
@@ -47,7 +47,7 @@ const (
 	// MaxText bounds a refusal or reason in bytes; longer ones are cut.
 	MaxText = 1024
 	// BatchHeaderSize is what goes before the frames of a Batch.
-	BatchHeaderSize = headerSize + 6*8
+	BatchHeaderSize = headerSize + 7*8
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -150,6 +150,15 @@ func (r *reader) duration(what string) time.Duration {
 	return time.Duration(v)
 }
 
+func (r *reader) fixedDuration(what string) time.Duration {
+	v := r.fixed(what)
+	if v > 1<<62 {
+		r.fail(what)
+		return 0
+	}
+	return time.Duration(v)
+}
+
 func (r *reader) text(what string) string {
 	n := r.uvarint(what)
 	if n > MaxText || n > uint64(len(r.b)) {
@@ -196,6 +205,7 @@ const (
 	flagFresh   = 1
 	flagProbe   = 2
 	flagGranted = 4
+	flagDeaf    = 8
 )
 
 // AppendFollow appends a FollowRequest.
@@ -314,6 +324,9 @@ type Batch struct {
 	// Stamp is the leader's clock when it sent this; the follower echoes it
 	// and makes nothing else of it.
 	Stamp leadership.Instant
+	// Lease is what the leader asks for; zero asks for none, nor for an
+	// acknowledgement of a heartbeat.
+	Lease time.Duration
 	// Wall is the leader's wall clock, in nanoseconds since 1970, for people.
 	Wall int64
 	// Frames of the log, one after another; nil for a heartbeat.
@@ -327,7 +340,7 @@ func PutBatch(msg []byte, b Batch) {
 	if len(msg) == BatchHeaderSize {
 		msg[0] = byte(KindHeartbeat)
 	}
-	for i, v := range []uint64{uint64(b.Epoch), uint64(b.First), uint64(b.Last), uint64(b.Safe), uint64(b.Stamp), uint64(b.Wall)} {
+	for i, v := range []uint64{uint64(b.Epoch), uint64(b.First), uint64(b.Last), uint64(b.Safe), uint64(b.Stamp), uint64(max(0, b.Lease)), uint64(b.Wall)} {
 		binary.LittleEndian.PutUint64(msg[headerSize+8*i:], v)
 	}
 	seal(msg)
@@ -354,7 +367,8 @@ func DecodeBatch(msg []byte) (Batch, error) {
 	}
 	b := Batch{
 		Epoch: base.Epoch(r.fixed("epoch")), First: base.Seq(r.fixed("first seq")), Last: base.Seq(r.fixed("last seq")),
-		Safe: base.Seq(r.fixed("safe seq")), Stamp: leadership.Instant(r.fixed("stamp")), Wall: int64(r.fixed("wall clock")),
+		Safe: base.Seq(r.fixed("safe seq")), Stamp: leadership.Instant(r.fixed("stamp")),
+		Lease: r.fixedDuration("lease"), Wall: int64(r.fixed("wall clock")),
 	}
 	if r.err != nil {
 		return Batch{}, r.err
@@ -374,6 +388,7 @@ func DecodeBatch(msg []byte) (Batch, error) {
 func AppendAck(dst []byte, a leadership.Ack) []byte {
 	at := len(dst)
 	dst = binary.LittleEndian.AppendUint64(begin(dst, KindAck), uint64(a.Stamp))
+	dst = binary.AppendUvarint(dst, uint64(max(0, a.Lease)))
 	dst = binary.AppendUvarint(dst, uint64(a.Epoch))
 	dst = binary.AppendUvarint(dst, uint64(a.Received))
 	dst = binary.AppendUvarint(dst, uint64(a.Flushed))
@@ -388,7 +403,7 @@ func DecodeAck(msg []byte) (leadership.Ack, error) {
 		return leadership.Ack{}, err
 	}
 	a := leadership.Ack{
-		Stamp: leadership.Instant(r.fixed("stamp")), Epoch: base.Epoch(r.uvarint("epoch")),
+		Stamp: leadership.Instant(r.fixed("stamp")), Lease: r.duration("lease"), Epoch: base.Epoch(r.uvarint("epoch")),
 		Received: base.Seq(r.uvarint("received")), Flushed: base.Seq(r.uvarint("flushed")), Applied: base.Seq(r.uvarint("applied")),
 	}
 	if err := r.done(); err != nil {

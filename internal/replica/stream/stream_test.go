@@ -163,7 +163,7 @@ func TestEveryBitCounts(t *testing.T) {
 // TestMadeUpMessages: a right checksum does not make a right message.
 func TestMadeUpMessages(t *testing.T) {
 	for name, msg := range map[string][]byte{
-		"later version":            func() []byte { m := begin(nil, KindAck); m[1] = 2; return m }(),
+		"later version":            func() []byte { m := begin(nil, KindAck); m[1] = version + 1; return m }(),
 		"batch without frames":     func() []byte { m := AppendBatch(nil, Batch{First: 1}); m[0] = byte(KindBatch); return m }(),
 		"batch that starts at 0":   AppendBatch(nil, Batch{Frames: []byte{1}}),
 		"batch backwards":          AppendBatch(nil, Batch{First: 2, Last: 1, Frames: []byte{1}}),

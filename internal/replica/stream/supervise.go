@@ -37,7 +37,7 @@ func DecodePromiseRequest(msg []byte) (leadership.PromiseRequest, error) {
 // AppendPromiseReply appends a PromiseReply.
 func AppendPromiseReply(dst []byte, p leadership.PromiseReply) []byte {
 	at := len(dst)
-	dst = append(begin(dst, KindPromiseReply), bit(flagFresh, p.Fresh)|bit(flagProbe, p.Probe)|bit(flagGranted, p.Granted))
+	dst = append(begin(dst, KindPromiseReply), bit(flagFresh, p.Fresh)|bit(flagProbe, p.Probe)|bit(flagGranted, p.Granted)|bit(flagDeaf, p.Deaf))
 	dst = binary.AppendUvarint(dst, uint64(p.Database))
 	dst = binary.AppendUvarint(dst, uint64(p.Epoch))
 	dst = binary.AppendUvarint(dst, uint64(p.Promised))
@@ -52,9 +52,9 @@ func DecodePromiseReply(msg []byte) (leadership.PromiseReply, error) {
 	if err != nil {
 		return leadership.PromiseReply{}, err
 	}
-	flags := r.flags(flagFresh | flagProbe | flagGranted)
+	flags := r.flags(flagFresh | flagProbe | flagGranted | flagDeaf)
 	p := leadership.PromiseReply{
-		Fresh: flags&flagFresh != 0, Probe: flags&flagProbe != 0, Granted: flags&flagGranted != 0,
+		Fresh: flags&flagFresh != 0, Probe: flags&flagProbe != 0, Granted: flags&flagGranted != 0, Deaf: flags&flagDeaf != 0,
 		Database:       base.DatabaseID(r.uvarint("database")),
 		Epoch:          base.Epoch(r.uvarint("epoch")),
 		Promised:       base.Epoch(r.uvarint("promised epoch")),
