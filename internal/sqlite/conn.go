@@ -54,6 +54,7 @@ type ConnOptions struct {
 
 	create bool // make the file if there is none
 	bare   bool // without extensions and guard: for checkpoints only
+	plain  bool // without virtual tables: their shadow tables are tables like others
 }
 
 // Defaults of ConnOptions.
@@ -149,7 +150,11 @@ func (c *Conn) configure(o ConnOptions) error {
 		return err
 	}
 	if !o.bare {
-		for _, register := range []func(*sqlite3.Conn) error{fts5.Register, rtree.Register, regexp.Register} {
+		extensions := []func(*sqlite3.Conn) error{regexp.Register, fts5.Register, rtree.Register}
+		if o.plain {
+			extensions = extensions[:1]
+		}
+		for _, register := range extensions {
 			if err := register(c.raw); err != nil {
 				return err
 			}

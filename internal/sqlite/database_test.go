@@ -317,6 +317,43 @@ func TestQuickCheckFindsDamage(t *testing.T) {
 	}
 }
 
+// A client can make a full-text index contradict its table; that says nothing
+// of the file.
+func TestASpoiltFullTextIndexIsNoDamage(t *testing.T) {
+	d, w := newDatabase(t, sqlite.Options{}, `CREATE TABLE doc(id INTEGER PRIMARY KEY, body CHECK (body REGEXP '.'));
+		CREATE VIRTUAL TABLE words USING fts5(body, content=doc, content_rowid=id);
+		CREATE VIRTUAL TABLE own USING fts5(body); CREATE VIRTUAL TABLE box USING rtree(id, a, b);
+		INSERT INTO own VALUES('hello world'); INSERT INTO box VALUES(1, 2, 3)`)
+	w.SetGuard(sqlite.GuardWrite)
+	for _, sql := range []string{
+		"INSERT INTO doc VALUES(1, 'hello world')", "INSERT INTO words(words) VALUES('rebuild')", "DELETE FROM doc",
+	} {
+		must(t, run(w, sql))
+	}
+	spoilt := func(what string, err error) {
+		t.Helper()
+		e := base.AsError(orInternal(err))
+		if e.Kind != base.KindSQL || e.State() != "XX002" || !strings.Contains(e.Hint, "rebuild") || sqlite.IsFatal(err) {
+			t.Errorf("%s: %s %s %v, hint %q", what, e.Kind, e.State(), err, e.Hint)
+		}
+	}
+	spoilt("the client's check", run(w, "INSERT INTO words(words, rank) VALUES('integrity-check', 1)"))
+	must(t, w.Close())
+	must(t, d.VirtualCheck(t.Context()))
+	// An applier writes whatever rows its leader has.
+	a, err := d.OpenWriter(t.Context(), sqlite.RoleApplier)
+	must(t, err)
+	must(t, a.Exec("UPDATE own_data SET block = x'00ff00ff00ff' WHERE id > 10; UPDATE box_node SET data = x'0102'"))
+	must(t, a.Close())
+	must(t, d.QuickCheck(t.Context()))
+	spoilt("our check", d.VirtualCheck(t.Context()))
+	r, err := d.Reader(t.Context())
+	must(t, err)
+	defer d.ReleaseReader(r)
+	spoilt("a reader of text", run(r, "SELECT * FROM own WHERE own MATCH 'hello'"))
+	spoilt("a reader of boxes", run(r, "SELECT * FROM box"))
+}
+
 func TestContentHash(t *testing.T) {
 	hash := func(sql string) string {
 		t.Helper()

@@ -95,6 +95,10 @@ func mapCode(e *base.Error, code sqlite3.ErrorCode, extended sqlite3.ExtendedErr
 	case sqlite3.FULL:
 		e.Kind = base.KindDiskFull
 	case sqlite3.CORRUPT, sqlite3.NOTADB:
+		if extended == sqlite3.CORRUPT_VTAB {
+			mapVirtual(e)
+			return
+		}
 		e.Kind = base.KindCorrupt
 	case sqlite3.TOOBIG:
 		e.Kind, e.Hint = base.KindTooLarge, "The limits on statements and values are settings of the node."
@@ -119,6 +123,15 @@ func mapCode(e *base.Error, code sqlite3.ErrorCode, extended sqlite3.ExtendedErr
 	case sqlite3.ABORT, sqlite3.SCHEMA:
 		e.Kind, e.SQLState = base.KindConflict, "40001"
 	}
+}
+
+// mapVirtual is for a full-text or R-tree index that contradicts itself or its
+// table. The file is sound: it keeps what was written, and clients can write
+// such a thing, for instance by changing a table beneath an index on it.
+func mapVirtual(e *base.Error) {
+	e.Kind, e.SQLState = base.KindSQL, "XX002"
+	e.Message = "a full-text or R-tree index contradicts itself or its table"
+	e.Hint = "The file is sound. Rebuild the index: INSERT INTO name(name) VALUES('rebuild') for full text; an R-tree must be filled anew."
 }
 
 // genericStates tell the engine's generic errors apart. The engine gives them
@@ -202,10 +215,11 @@ func shorten(s string, n int) string {
 // trusted: an I/O error (a failed sync among them) or a malformed file. The
 // connection's owner stops instead of trying again.
 func IsFatal(err error) bool {
-	var code sqlite3.ErrorCode
-	if !errors.As(err, &code) {
+	var extended sqlite3.ExtendedErrorCode
+	if !errors.As(err, &extended) || extended == sqlite3.CORRUPT_VTAB {
 		return false
 	}
+	code := extended.Code()
 	return code == sqlite3.IOERR || code == sqlite3.CORRUPT || code == sqlite3.NOTADB
 }
 

@@ -67,6 +67,9 @@ func checkContents(ctx context.Context, db *sqlite.Database) error {
 	if err := db.QuickCheck(ctx); err != nil {
 		return err
 	}
+	if err := db.VirtualCheck(ctx); err != nil {
+		return err
+	}
 	conn, err := db.OpenWriter(ctx, sqlite.RoleWriter)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func (r *Replica) Status() replica.Status {
 	s.Safe = r.safe.get()
 	executed := r.executed.get()
 	s.Applied = base.Position{Epoch: r.changes.EpochAt(executed), Seq: executed}
-	s.LogStart, s.LogBytes = r.logStart(), r.changes.Bytes()
+	s.LogStart, s.LogBytes = r.changes.Start(), r.changes.Bytes()
 	s.FileBytes = r.fileBytes()
 	if lead != nil {
 		lead.describe(&s)
@@ -104,7 +104,10 @@ func (r *Replica) Verify(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	return db.QuickCheck(ctx)
+	if err := db.QuickCheck(ctx); err != nil {
+		return err
+	}
+	return db.VirtualCheck(ctx)
 }
 
 // ContentHash is a hash of everything that users put into the database, and
