@@ -360,6 +360,51 @@ func TestTornAndCorruptAreToldApart(t *testing.T) {
 	}
 }
 
+// TestDamageMovesTheStart damages a segment of a log in use: what is in it is
+// never read again, the log says that it begins later, and goes on in another
+// segment.
+func TestDamageMovesTheStart(t *testing.T) {
+	for _, old := range []bool{true, false} {
+		d := newDisk(t)
+		o := options()
+		o.TailCacheBytes = -1
+		l, _ := open(t, d, o)
+		for len(l.Segments()) < 4 {
+			appendBatch(t, l, 1, 4, 1000)
+		}
+		appendBatch(t, l, 1, 4, 1000)
+		segments := l.Segments()
+		damaged := segments[1]
+		if !old {
+			damaged = segments[3]
+		}
+		must(t, d.Damage(d.Files()[slices.Index(segments, damaged)], damaged.Bytes-50, 0xff))
+		for range 2 {
+			_, _, _, err := l.ReadFrom(damaged.First, 1<<20, nil)
+			mustBe(t, err, changelog.ErrCorrupt)
+		}
+		if l.Start() != damaged.Last+1 {
+			t.Errorf("starts at %d, and what is damaged ends at %d", l.Start(), damaged.Last)
+		}
+		_, _, _, err := l.ReadFrom(1, 1<<20, nil)
+		mustBe(t, err, changelog.ErrCorrupt)
+		end := l.End().Seq
+		for range 2 {
+			appendBatch(t, l, 1, 4, 1000)
+		}
+		readAll(t, l, max(l.Start(), end-5), 1<<20)
+		readAll(t, l, l.Start(), 1<<20)
+		must(t, l.Reset(base.Position{Epoch: 1, Seq: 900}, []changelog.EpochStart{{Epoch: 1, First: 1}}))
+		if l.Start() != 901 {
+			t.Errorf("starts at %d after a reset", l.Start())
+		}
+		must(t, l.Close())
+		if l.Start() != 901 {
+			t.Errorf("starts at %d when it is closed", l.Start())
+		}
+	}
+}
+
 func TestMissingSegmentIsCorrupt(t *testing.T) {
 	d := newDisk(t)
 	l, _ := open(t, d, options())

@@ -25,7 +25,8 @@ type Log struct {
 	done sync.WaitGroup
 
 	mu sync.Mutex // guards everything below
-	// segments, oldest first; the last one is written to. Never empty.
+	// segments, oldest first; the last one is written to. Empty only when the
+	// log is closed.
 	segments []*segment
 	end      base.Position
 	flushed  base.Seq
@@ -40,6 +41,13 @@ type Log struct {
 	generation uint64
 	marked     base.Seq // the highest mark on disk says this
 	marks      int      // how many marks were written
+
+	start base.Seq // once the segments are closed, what they began with
+	// damagedTo is the end of the last segment in which a read has found
+	// damage, and damage is what it found. Nothing up to there is read from
+	// disk any more, and nothing more is written into that segment.
+	damagedTo base.Seq
+	damage    error
 
 	spare      *spare // ready to become the next segment
 	spareCount uint64
@@ -193,8 +201,9 @@ func (l *Log) room(next base.Position, need int64) (*segment, base.Seq, error) {
 		return nil, 0, fmt.Errorf("%w: %v after %v", ErrNotNext, next, end)
 	}
 	s, flushed := l.active(), l.flushed
+	damaged := l.damagedTo >= s.first()
 	l.mu.Unlock()
-	if s.used+need <= s.size {
+	if s.used+need <= s.size && !damaged {
 		return s, flushed, nil
 	}
 	s, err := l.rotate(need)
@@ -354,12 +363,33 @@ func (l *Log) Flushed() base.Seq {
 	return l.flushed
 }
 
-// Start returns the first sequence number that is retained; in an empty log,
-// the one that comes next.
+// Start returns the first sequence number from which on all of the log is
+// retained and, as far as is known, can be read: when damage is found that is
+// what follows the damaged segment. In an empty log it is the one that comes
+// next. It may be asked for when the log is closed.
 func (l *Log) Start() base.Seq {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.segments[0].first()
+	start := l.start
+	if len(l.segments) > 0 {
+		start = l.segments[0].first()
+	}
+	return max(start, l.damagedTo+1)
+}
+
+// noteDamage takes note of an error that a read of s has met: what is in it is
+// read no more.
+func (l *Log) noteDamage(s *segment, err error) {
+	l.mu.Lock()
+	news := s.last.Seq > l.damagedTo && !s.dropped
+	if news {
+		l.damagedTo, l.damage = s.last.Seq, err
+	}
+	l.mu.Unlock()
+	if news {
+		l.env.Log.Error("a segment of the log is damaged; followers that need it are sent a copy of the database instead",
+			"dir", l.dir, "segment", s.header.number, "through", s.last.Seq, "err", err)
+	}
 }
 
 // EpochStarts returns where each known epoch starts, oldest first. It reaches
@@ -447,7 +477,7 @@ func (l *Log) Close() error {
 		_, err = l.Sync() // nothing to do but the mark
 	}
 	l.mu.Lock()
-	l.closed = true
+	l.closed, l.start = true, l.segments[0].first()
 	l.broadcast()
 	l.mu.Unlock()
 	close(l.quit)

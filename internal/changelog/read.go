@@ -33,6 +33,11 @@ func (l *Log) ReadFrom(seq base.Seq, maxBytes int, buf []byte) (frames []byte, f
 		frames, last, err = assemble(parts, seq, maxBytes, buf)
 		return frames, seq, last, err
 	}
+	if seq <= l.damagedTo {
+		err := l.damage
+		l.mu.Unlock()
+		return nil, 0, 0, err
+	}
 	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].last.Seq >= seq })
 	s := l.segments[i]
 	p := s.find(seq)
@@ -40,6 +45,9 @@ func (l *Log) ReadFrom(seq base.Seq, maxBytes int, buf []byte) (frames []byte, f
 	s.refs++
 	l.mu.Unlock()
 	frames, last, err = r.read(p, buf)
+	if err != nil && !errors.Is(err, ErrNotEntry) {
+		l.noteDamage(s, err)
+	}
 	l.release(s)
 	return frames, seq, last, err
 }
@@ -227,7 +235,9 @@ func (l *Log) Verify(ctx context.Context) error {
 		if s == nil || err != nil {
 			return err
 		}
-		buf, err = verifySegment(s, used, last, buf)
+		if buf, err = verifySegment(s, used, last, buf); err != nil {
+			l.noteDamage(s, err)
+		}
 		l.release(s)
 		if err != nil {
 			return err

@@ -153,6 +153,7 @@ func (l *Log) swap(old *segment, later []*segment, s *segment) []*segment {
 	l.segments = append(kept, s)
 	l.end, l.flushed, l.marked = s.last, s.last.Seq, s.last.Seq
 	l.starts = slices.DeleteFunc(slices.Clone(l.starts), func(e EpochStart) bool { return e.First > s.last.Seq })
+	l.damagedTo = min(l.damagedTo, s.last.Seq)
 	l.cache.clear()
 	l.generation++
 	return gone
@@ -197,6 +198,7 @@ func (l *Log) restart(s *segment, starts []EpochStart) {
 	l.segments = []*segment{s}
 	l.end, l.flushed, l.marked = s.last, s.last.Seq, s.last.Seq
 	l.starts = slices.Clone(starts)
+	l.damagedTo, l.damage = 0, nil
 	l.cache.clear()
 	l.generation++
 	l.broadcast()

@@ -69,6 +69,33 @@ func TestAFollowerThatWasAway(t *testing.T) {
 	})
 }
 
+// A leader whose log is damaged where a follower needs it sends a copy of the
+// database, which has all of it.
+func TestAFollowerNeedsWhatIsDamagedInTheLeadersLog(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")
+		c.level()
+		c.stop(3)
+		c.fill(8) // More than is kept in memory.
+		segments, err := filepath.Glob(c.dir(1) + "/log/segment-*")
+		if err != nil || len(segments) < 2 {
+			t.Fatalf("%d segments, %v", len(segments), err)
+		}
+		flip(t, segments[1], 100_000)
+		c.open(3)
+		c.eventually("node 3 was copied", func() bool { return c.copied(3) })
+		c.write("INSERT INTO item VALUES (-1, NULL)")
+		c.same()
+		c.stop(3)
+		c.fill(1)
+		c.open(3)
+		c.same()
+		if s := c.replica(3).Status(); s.Copied != 0 {
+			t.Error("copied again after a short absence")
+		}
+	})
+}
+
 // saboteur spoils what a node serves of its snapshots.
 type saboteur struct {
 	transport.ReadAtCloser

@@ -111,7 +111,7 @@ func (r *Replica) followOnce(ctx context.Context, a Assignment) error {
 func (r *Replica) followRequest(a Assignment) leadership.FollowRequest {
 	return leadership.FollowRequest{
 		Database: r.options.Database, Epoch: a.Epoch, Promised: r.vow().Promised,
-		History: r.history(), LogStart: r.logStart(), Fresh: r.mustCopy(),
+		History: r.history(), LogStart: r.changes.Start(), Fresh: r.mustCopy(),
 	}
 }
 

@@ -160,7 +160,7 @@ func (k *keeper) trim() error {
 	r := k.replica
 	limit := k.retention()
 	advice := changelog.Retain(r.changes.Segments(), limit, limit/2, min(k.durable, r.safe.get()), r.holders())
-	if advice.Before <= r.logStart() {
+	if advice.Before <= r.changes.Start() {
 		return nil
 	}
 	if err := r.changes.Trim(advice.Before); err != nil {

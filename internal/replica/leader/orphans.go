@@ -54,7 +54,7 @@ func (r *Replica) openOrphans(ctx context.Context) (*sqlite.Conn, error) {
 // durably, before they are undone, and returns how long that tail is. Writing
 // the same entry twice keeps one copy.
 func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, err error) {
-	after = max(after, r.logStart()-1)
+	after = max(after, r.changes.Start()-1)
 	if after >= r.changes.End().Seq {
 		return 0, nil
 	}

@@ -164,7 +164,7 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 // forward. If it is ahead, a power cut has kept SQLite's writes and lost the
 // log's: nobody was told of them, and nothing here says what they were.
 func (r *Replica) compare(at base.Position) error {
-	end, start := r.changes.End(), r.logStart()
+	end, start := r.changes.End(), r.changes.Start()
 	switch {
 	case at.Seq > end.Seq:
 		r.log.Warn("the database file is ahead of its log", "file", at, "log", end)

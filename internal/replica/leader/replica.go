@@ -401,15 +401,6 @@ func (r *Replica) Close() error {
 	return err
 }
 
-// logStart is the first sequence number that the log retains. It may be asked
-// for when the log is closed already, by who reports or serves peers meanwhile.
-func (r *Replica) logStart() base.Seq {
-	if segments := r.changes.Segments(); len(segments) > 0 {
-		return segments[0].First
-	}
-	return r.changes.End().Seq + 1
-}
-
 // Lineage implements replica.Replica.
 func (r *Replica) Lineage(p base.Position) bool {
 	if p.Epoch == 0 {

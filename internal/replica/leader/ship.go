@@ -62,7 +62,7 @@ func (r *Replica) ServeFollow(ctx context.Context, from base.NodeID, q leadershi
 	if err != nil {
 		return err
 	}
-	plan := leadership.PlanFollow(lead.epoch, r.history(), r.logStart(), q)
+	plan := leadership.PlanFollow(lead.epoch, r.history(), r.changes.Start(), q)
 	if plan.Kind == leadership.PlanFenced {
 		lead.acks.depose(plan.Epoch)
 		lead.fenced(plan.Epoch)

@@ -118,7 +118,7 @@ func (r *Replica) snapshot(ctx context.Context, progress func(done, total int64)
 // continues says that the log goes on from p: p lies in its history, and
 // nothing after p was trimmed.
 func (r *Replica) continues(p base.Position) bool {
-	return p.Seq+1 >= r.logStart() && r.changes.EpochAt(p.Seq) == p.Epoch
+	return p.Seq+1 >= r.changes.Start() && r.changes.EpochAt(p.Seq) == p.Epoch
 }
 
 // servedSnapshot is where the snapshot ends that somebody may be fetching: the
