@@ -395,6 +395,19 @@ const (
 	CheckpointTruncate
 )
 
+// CheckForeignKeys returns the error that Commit would: a deferred foreign key
+// that the open transaction violates.
+func (c *Conn) CheckForeignKeys() error {
+	violated, _, err := c.raw.Status(sqlite3.DBSTATUS_DEFERRED_FKS, false)
+	if err != nil {
+		return c.fail(err)
+	}
+	if violated != 0 {
+		return &base.Error{Kind: base.KindSQL, SQLState: "23503", Message: "FOREIGN KEY constraint failed"}
+	}
+	return nil
+}
+
 // Checkpoint copies the -wal into the database file. It returns the frames in
 // the -wal and how many of them are copied.
 func (c *Conn) Checkpoint(mode CheckpointMode) (logFrames, checkpointed int, err error) {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -495,6 +496,8 @@ type filter struct {
 
 	mu   sync.Mutex // guards gate
 	gate chan struct{}
+
+	logWrites atomic.Int64 // how often the log was written to
 }
 
 // slow makes flushes of the log wait until fast is called.
@@ -523,6 +526,12 @@ func (f *filter) OpenFile(name string, flag int, perm fs.FileMode) (env.File, er
 type slowFile struct {
 	env.File
 	filter *filter
+}
+
+// WriteAt implements env.File.
+func (f *slowFile) WriteAt(b []byte, at int64) (int, error) {
+	f.filter.logWrites.Add(1)
+	return f.File.WriteAt(b, at)
 }
 
 // Sync implements env.File.

@@ -130,6 +130,74 @@ func TestAWriteThatFailsHarmsNoOther(t *testing.T) {
 	}
 }
 
+// A deferred foreign key is found violated before the log has anything of it:
+// the log is neither written nor cut.
+func TestADeferredForeignKeyNeverReachesTheLog(t *testing.T) {
+	run(t, 2, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.write("CREATE TABLE part(id INTEGER PRIMARY KEY, item REFERENCES item DEFERRABLE INITIALLY DEFERRED)")
+		c.level()
+		time.Sleep(time.Second) // The log has its mark that all is there.
+		before := c.member(1).files.logWrites.Load()
+		var bad []replica.WriteRequest
+		for i := range 50 {
+			bad = append(bad, request("INSERT INTO part VALUES (?1, 4711)", i))
+		}
+		for _, o := range c.together(bad...) {
+			wantKind(t, o.err, base.KindSQL, base.NotDone)
+			if state := base.AsError(cmpErr(o.err)).State(); state != "23503" {
+				t.Errorf("SQLSTATE %s", state)
+			}
+		}
+		tx := c.begin(replica.BeginRequest{})
+		say(t, tx, "INSERT INTO part VALUES (1, 4711)")
+		_, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{})
+		wantKind(t, err, base.KindSQL, base.NotDone)
+		if n := c.member(1).files.logWrites.Load() - before; n != 0 {
+			t.Errorf("the log was written to %d times", n)
+		}
+		// One that is mended before its end is fine.
+		tx = c.begin(replica.BeginRequest{})
+		say(t, tx, "INSERT INTO part VALUES (1, 4711)")
+		say(t, tx, "INSERT INTO item VALUES (4711)")
+		if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}); err != nil {
+			t.Error(err)
+		}
+		for i, o := range c.together(request("INSERT INTO part VALUES (2, 4711)"), request("INSERT INTO part VALUES (3, 7)")) {
+			if (o.err != nil) != (i == 1) {
+				t.Errorf("write %d: %v", i, o.err)
+			}
+		}
+		c.same()
+		c.expect(2, "SELECT id, item FROM part", "1,4711;2,4711")
+	})
+}
+
+// A client can make a full-text index contradict its table; the leader goes on.
+func TestASpoiltFullTextIndexStopsNobody(t *testing.T) {
+	run(t, 2, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE doc(id INTEGER PRIMARY KEY, body)")
+		c.write("CREATE VIRTUAL TABLE words USING fts5(body, content=doc, content_rowid=id)")
+		c.write("INSERT INTO doc VALUES (1, 'wild geese')")
+		c.write("INSERT INTO words(words) VALUES ('rebuild')")
+		c.write("DELETE FROM doc")
+		_, err := c.try(1, request("INSERT INTO words(words, rank) VALUES ('integrity-check', 1)"))
+		wantKind(t, err, base.KindSQL, base.NotDone)
+		c.write("INSERT INTO doc VALUES (2, 'tame geese')")
+		c.write("INSERT INTO words(words) VALUES ('rebuild')")
+		c.same()
+		c.expect(2, "SELECT rowid FROM words WHERE words MATCH 'geese'", "2")
+		if epoch, ok := c.replica(1).Leading(); !ok || epoch != 1 {
+			t.Errorf("leads: %v, in epoch %d", ok, epoch)
+		}
+		for id := range base.NodeID(2) {
+			if err := c.replica(id + 1).Verify(t.Context()); err != nil {
+				t.Errorf("replica %d: %v", id+1, err)
+			}
+		}
+	})
+}
+
 func TestATransactionThatFitsNoMessageIsRefused(t *testing.T) {
 	run(t, 2, nil, func(t *testing.T, c *cluster) {
 		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -181,25 +180,31 @@ func (w *writer) drain(first *writeJob) (batch []*writeJob, next *job) {
 }
 
 // commitBatch executes the jobs in one SQLite transaction, each an entry of its
-// own. A returned error ends the leadership: SQLite or the log is unusable.
+// own. A culprit is answered, and those before it run again as a batch without
+// it: however many culprits there are, no job runs more than twice for them.
+// A returned error ends the leadership: SQLite or the log is unusable.
 func (w *writer) commitBatch(jobs []*writeJob) error {
 	for len(jobs) > 0 {
 		culprit, err := w.tryBatch(jobs)
-		if err != nil || culprit == nil {
+		if err != nil || culprit < 0 {
 			return err
 		}
-		jobs = slices.DeleteFunc(jobs, func(j *writeJob) bool { return j == culprit })
-		culprit.done <- writeReply{err: culprit.err}
+		jobs[culprit].done <- writeReply{err: jobs[culprit].err}
+		if err := w.commitBatch(jobs[:culprit]); err != nil {
+			return err
+		}
+		jobs = jobs[culprit+1:]
 	}
 	return nil
 }
 
 // tryBatch runs the batch once. A culprit is a job whose failure has undone
 // others with it (an interrupt, OR ROLLBACK) or left half of itself behind (OR
-// FAIL, several statements): it is answered, and the rest must run again.
-func (w *writer) tryBatch(jobs []*writeJob) (culprit *writeJob, err error) {
+// FAIL, several statements, a deferred foreign key): the batch is undone, and
+// the culprit's place is returned; -1 when there is none.
+func (w *writer) tryBatch(jobs []*writeJob) (culprit int, err error) {
 	if err := w.begin(); err != nil {
-		return nil, w.refuse(jobs, err)
+		return -1, w.refuse(jobs, err)
 	}
 	now := w.replica.env.Clock.Now().UnixNano()
 	w.buffer = w.buffer[:0]
@@ -208,20 +213,20 @@ func (w *writer) tryBatch(jobs []*writeJob) (culprit *writeJob, err error) {
 		mark := w.recorder.Mark()
 		if undone := w.runJob(j, mark); undone {
 			w.rollback()
-			return j, nil
+			return i, nil
 		}
 		if j.err == nil {
 			if end, j.err = w.appendEntry(end, mark, now, j); j.err != nil {
 				w.rollback()
-				return j, nil
+				return i, nil
 			}
 		}
 		j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: end}
 		if len(w.buffer) > maxBatchBytes && i+1 < len(jobs) {
-			return nil, w.split(jobs, i+1, end)
+			return -1, w.split(jobs, i+1, end)
 		}
 	}
-	return nil, w.seal(jobs, end)
+	return -1, w.seal(jobs, end)
 }
 
 // split commits the jobs before n and runs the rest as a batch of its own.
@@ -234,7 +239,11 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 }
 
 // appendEntry adds what was captured since mark to the batch's frames.
+// What would fail in the commit fails here, before the log has it.
 func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob) (base.Seq, error) {
+	if err := w.conn.CheckForeignKeys(); err != nil {
+		return end, err
+	}
 	body, changes, err := w.recorder.Take(mark)
 	if err != nil || changes == 0 {
 		return end, err
@@ -440,29 +449,10 @@ func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
 		w.publish(jobs)
 		return nil
 	}
-	err := w.commit(end)
-	switch {
-	case base.KindOf(err) == base.KindSQL && len(jobs) > 1:
-		// A deferred foreign key is violated at the end: it must fail alone.
-		w.rollback()
-		return w.oneByOne(jobs)
-	case err != nil:
+	if err := w.commit(end); err != nil {
 		return w.refuse(jobs, err)
 	}
 	w.publish(jobs)
-	return nil
-}
-
-// oneByOne runs each job in a batch of its own.
-func (w *writer) oneByOne(jobs []*writeJob) error {
-	for i, j := range jobs {
-		if err := w.commitBatch([]*writeJob{j}); err != nil {
-			for _, rest := range jobs[i+1:] {
-				rest.done <- writeReply{err: err}
-			}
-			return err
-		}
-	}
 	return nil
 }
 
