@@ -4,46 +4,135 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/httpapi"
 )
 
 const (
 	failoverWriters = 8
-	beforeKill      = 300 * time.Millisecond // writers run before the leader is killed
+	beforeEvent     = 300 * time.Millisecond // writers run before something happens to the leader
 	afterGap        = 700 * time.Millisecond // and after writes go on
 	longestWait     = 30 * time.Second       // for writes to go on at all
 )
 
-// failoverSums is what all failovers came to.
+// event is what happens to a leader under load, and what is promised of it.
+type event struct {
+	name, what string
+	// control: the leader of the database also leads the control group; else
+	// another node does.
+	control bool
+	goalMS  float64 // of the gap between acknowledged writes, p99
+	// happen does it; after undoes it, once writes have gone on.
+	happen func(ctx context.Context, c *cluster, l *node) error
+	after  func(c *cluster, l *node) error
+	// all: writers on the leader, too. Elsewhere none could tell anything.
+	all bool
+	// failovers is how many times the leader is to change.
+	failovers base.Epoch
+}
+
+func (b *bench) events() []event {
+	kill := func(_ context.Context, _ *cluster, l *node) error {
+		l.process.kill()
+		l.process = nil
+		return nil
+	}
+	again := func(c *cluster, l *node) error { return c.run(l) }
+	freeze := func(_ context.Context, _ *cluster, l *node) error { l.process.signal(syscall.SIGSTOP); return nil }
+	wake := func(_ *cluster, l *node) error { l.process.signal(syscall.SIGCONT); return nil }
+	move := func(ctx context.Context, c *cluster, _ *node) error {
+		_, err := c.client.Switchover(ctx, database, 0)
+		return err
+	}
+	return []event{
+		{name: "kill", what: "leader killed", goalMS: 100, happen: kill, after: again, failovers: 1},
+		{name: "kill-control", what: "leader killed, led the control group", control: true, goalMS: 300, happen: kill, after: again, failovers: 1},
+		{name: "freeze", what: "leader frozen", goalMS: 300, happen: freeze, after: wake, failovers: 1},
+		{name: "freeze-control", what: "leader frozen, led the control group", control: true, goalMS: 600, happen: freeze, after: wake, failovers: 1},
+		{name: "switchover", what: "switchover under load", goalMS: 20, happen: move, all: true, failovers: 1},
+		{name: "busy", what: fmt.Sprintf("all CPUs busy for %v", b.busy), happen: b.keepBusy, all: true},
+	}
+}
+
+// keepBusy has twice as many processes as there are CPUs do nothing but count.
+func (b *bench) keepBusy(ctx context.Context, _ *cluster, _ *node) error {
+	ctx, cancel := context.WithTimeout(ctx, b.busy)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var all []*exec.Cmd
+	for range 2 * runtime.NumCPU() {
+		cmd := exec.CommandContext(ctx, self, "spin")
+		if err = cmd.Start(); err != nil {
+			break
+		}
+		all = append(all, cmd)
+	}
+	for _, cmd := range all {
+		_ = cmd.Wait() // They end by being killed.
+	}
+	return err
+}
+
+// spin keeps one CPU busy until the process is killed.
+func spin() {
+	runtime.GOMAXPROCS(1)
+	for {
+	}
+}
+
+// failoverSums is what all events of one sort came to.
 type failoverSums struct {
+	Event         string    `json:"event"`
+	What          string    `json:"what"`
 	Runs          int       `json:"runs"`
 	MedianMS      float64   `json:"median_ms"`
 	P99MS         float64   `json:"p99_ms"`
 	MaxMS         float64   `json:"max_ms"`
+	GoalMS        float64   `json:"goal_ms"`
 	GapsMS        []float64 `json:"gaps_ms"`
 	Acknowledged  int       `json:"acknowledged"`
+	Refused       int       `json:"refused"` // errors that say that nothing was done
+	Indeterminate int       `json:"indeterminate"`
+	Kept          int       `json:"indeterminate_kept"`
 	Lost          int       `json:"lost"`
 	Twice         int       `json:"twice"`
 	Unknown       int       `json:"unknown"` // rows that nobody wrote
-	Indeterminate int       `json:"indeterminate"`
-	Kept          int       `json:"indeterminate_kept"`
+	False         int       `json:"false_failovers"`
 	Replicas      int       `json:"replicas_verified"`
 }
 
-// failover kills the leader again and again under writers on the other two
-// nodes.
+// failover lets each event happen again and again under writers.
 func (b *bench) failover(ctx context.Context) error {
-	c, err := newCluster(filepath.Join(b.dir, "skein-failover"), 3, b.command)
+	for _, e := range b.events() {
+		if b.kinds != "" && !strings.Contains(","+b.kinds+",", ","+e.name+",") {
+			continue
+		}
+		if err := b.failoverOf(ctx, e); err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) failoverOf(ctx context.Context, e event) error {
+	c, err := newCluster(filepath.Join(b.dir, "skein-"+e.name), 3, b.command)
 	if err != nil {
 		return err
 	}
@@ -67,22 +156,26 @@ func (b *bench) failover(ctx context.Context) error {
 	for i := range books {
 		books[i] = &book{next: int64(i+1) * 1_000_000_000}
 	}
-	var gaps []time.Duration
-	for i := range b.failovers {
-		gap, err := killLeader(ctx, c, books)
-		if err != nil {
-			return fmt.Errorf("failover %d: %w", i+1, err)
-		}
-		gaps = append(gaps, gap)
-		say("failover %d of %d: no write was acknowledged for %d ms", i+1, b.failovers, gap.Milliseconds())
+	runs := b.failovers
+	if e.failovers == 0 {
+		runs = 1 // It takes as long as it takes.
 	}
-	sums := sumUp(gaps, books)
-	b.report.Failover = sums
+	sums := &failoverSums{Event: e.name, What: e.what, Runs: runs, GoalMS: e.goalMS}
+	b.report.Failovers = append(b.report.Failovers, sums)
+	for i := range runs {
+		gap, err := b.runEvent(ctx, c, e, books, sums)
+		if err != nil {
+			return fmt.Errorf("run %d: %w", i+1, err)
+		}
+		sums.GapsMS = append(sums.GapsMS, float64(gap.Microseconds())/1000)
+		say("%s %d of %d: no write was acknowledged for %.1f ms", e.name, i+1, runs, float64(gap.Microseconds())/1000)
+	}
+	sums.add(books)
 	if err := verify(ctx, c, books, sums); err != nil {
 		return err
 	}
-	say("%d acknowledged, %d lost, %d twice, %d indeterminate of which %d were kept; %d replicas are equal",
-		sums.Acknowledged, sums.Lost, sums.Twice, sums.Indeterminate, sums.Kept, sums.Replicas)
+	say("%d acknowledged, %d lost, %d twice, %d refused, %d indeterminate of which %d were kept; %d false failovers; %d replicas are equal",
+		sums.Acknowledged, sums.Lost, sums.Twice, sums.Refused, sums.Indeterminate, sums.Kept, sums.False, sums.Replicas)
 	return nil
 }
 
@@ -92,30 +185,30 @@ type book struct {
 	acknowledged  []int64
 	times         []time.Time // of the acknowledgements
 	indeterminate []int64
+	refused       int
 }
 
-// killLeader has the writers write, kills the leader, and returns the longest
-// time without an acknowledgement to any of them. At the end the killed node
-// follows again.
-func killLeader(ctx context.Context, c *cluster, books []*book) (time.Duration, error) {
-	l, err := c.leader(ctx)
+// runEvent has the writers write, lets the event happen, and returns the
+// longest time without an acknowledgement to any of them. At the end all nodes
+// are whole again.
+func (b *bench) runEvent(ctx context.Context, c *cluster, e event, books []*book, sums *failoverSums) (time.Duration, error) {
+	l, epoch, err := c.prepare(ctx, e.control)
 	if err != nil {
 		return 0, err
 	}
-	var others []*node
+	var from []*node
 	for _, n := range c.nodes {
-		if n != l {
-			others = append(others, n)
+		if n != l || e.all {
+			from = append(from, n)
 		}
 	}
 	writing, stop := context.WithCancel(ctx)
 	defer stop()
 	var last atomic.Int64 // time of the newest acknowledgement
-	begin := time.Now()
 	var wg sync.WaitGroup
 	failures := make([]error, len(books))
 	for i, k := range books {
-		conn, err := others[i%len(others)].connect(ctx)
+		conn, err := from[i%len(from)].connect(ctx)
 		if err != nil {
 			stop()
 			wg.Wait()
@@ -126,31 +219,65 @@ func killLeader(ctx context.Context, c *cluster, books []*book) (time.Duration, 
 			conn.Close(context.Background())
 		})
 	}
-	time.Sleep(beforeKill)
-	l.process.kill()
-	l.process = nil
-	killed := time.Now()
-	err = awaitWrites(ctx, &last, killed)
+	time.Sleep(beforeEvent)
+	began := time.Now()
+	err = e.happen(ctx, c, l)
+	if err == nil {
+		err = awaitWrites(ctx, &last, began)
+	}
 	stop()
 	wg.Wait()
 	if err := errors.Join(append(failures, err)...); err != nil {
 		return 0, err
 	}
-	gap := longestGap(books, begin)
-	if err := c.run(l); err != nil {
+	gap := longestGap(books, began.Add(-beforeEvent/2))
+	if e.after != nil {
+		if err := e.after(c, l); err != nil {
+			return gap, err
+		}
+	}
+	if err := c.whole(ctx); err != nil {
 		return gap, err
 	}
-	return gap, c.whole(ctx)
+	d, err := c.status(ctx)
+	sums.False += int(d.Epoch) - int(epoch+e.failovers)
+	return gap, err
 }
 
-// awaitWrites waits until writes go on after a kill, and a little longer.
-func awaitWrites(ctx context.Context, last *atomic.Int64, killed time.Time) error {
-	deadline := killed.Add(longestWait)
-	// What was on its way when the leader died may be acknowledged just after.
-	quiet := killed.Add(5 * time.Millisecond).UnixNano()
+// prepare makes a node lead the database that leads the control group, or one
+// that does not.
+func (c *cluster) prepare(ctx context.Context, control bool) (*node, base.Epoch, error) {
+	if err := c.whole(ctx); err != nil {
+		return nil, 0, err
+	}
+	s, err := c.client.Status(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	l, err := c.leader(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, n := range c.nodes {
+		if leads := n.id.String() == s.Cluster.Leader; leads == control && (l.id.String() == s.Cluster.Leader) != control {
+			l = n
+		}
+	}
+	if err := c.moveTo(ctx, l); err != nil {
+		return nil, 0, err
+	}
+	d, err := c.status(ctx)
+	return l, d.Epoch, err
+}
+
+// awaitWrites waits until writes go on after an event, and a little longer.
+func awaitWrites(ctx context.Context, last *atomic.Int64, began time.Time) error {
+	deadline := began.Add(longestWait)
+	// What was on its way may be acknowledged just after.
+	quiet := began.Add(5 * time.Millisecond).UnixNano()
 	for last.Load() < quiet {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no write was acknowledged in %v after the leader was killed", longestWait)
+			return fmt.Errorf("no write was acknowledged in %v", longestWait)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -174,6 +301,7 @@ func (k *book) write(ctx context.Context, conn *pgx.Conn, last *atomic.Int64) er
 			last.Store(now.UnixNano())
 			k.next++
 		case told && strings.HasPrefix(failure.Detail, "not done"):
+			k.refused++
 			time.Sleep(time.Millisecond)
 		case told && strings.HasPrefix(failure.Detail, "indeterminate"):
 			k.indeterminate = append(k.indeterminate, k.next)
@@ -201,11 +329,8 @@ func longestGap(books []*book, begin time.Time) time.Duration {
 	return longest
 }
 
-func sumUp(gaps []time.Duration, books []*book) *failoverSums {
-	s := &failoverSums{Runs: len(gaps)}
-	for _, g := range gaps {
-		s.GapsMS = append(s.GapsMS, float64(g.Microseconds())/1000)
-	}
+// add computes what all runs came to.
+func (s *failoverSums) add(books []*book) {
 	sorted := slices.Sorted(slices.Values(s.GapsMS))
 	s.MedianMS, s.P99MS = middle(sorted), quantile(sorted, 0.99)
 	if len(sorted) > 0 {
@@ -214,8 +339,8 @@ func sumUp(gaps []time.Duration, books []*book) *failoverSums {
 	for _, k := range books {
 		s.Acknowledged += len(k.acknowledged)
 		s.Indeterminate += len(k.indeterminate)
+		s.Refused += k.refused
 	}
-	return s
 }
 
 // verify compares every replica with what the writers were told.

@@ -35,6 +35,8 @@ type options struct {
 	only               string
 	profile            string
 	failovers          int
+	kinds              string
+	busy               time.Duration
 	rounds             int
 	length             time.Duration // of a round of many clients
 	short              time.Duration // of a round of one client
@@ -57,13 +59,16 @@ func parse(args []string) (*options, error) {
 	f.DurationVar(&o.length, "length", 7*time.Second, "length of a round of many clients")
 	f.DurationVar(&o.short, "short", 3*time.Second, "length of a round of one client")
 	f.DurationVar(&o.idle, "idle", 10*time.Second, "how long a node does nothing before its memory is read")
-	f.IntVar(&o.failovers, "failovers", 20, "how often the leader is killed")
+	f.IntVar(&o.failovers, "failovers", 20, "how often each thing happens to a leader")
+	f.StringVar(&o.kinds, "kinds", "", "comma-separated things that happen to leaders: kill, kill-control, freeze, freeze-control, switchover, busy (default: all)")
+	f.DurationVar(&o.busy, "busy", time.Minute, "how long all CPUs are kept busy while nothing happens to the leader")
 	quick := f.Bool("quick", false, "a rough picture in under 90 seconds")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if *quick {
 		o.rounds, o.length, o.short, o.idle, o.failovers = 3, 2*time.Second, time.Second, 5*time.Second, min(o.failovers, 3)
+		o.busy = min(o.busy, 5*time.Second)
 		o.warmUp = 2 * time.Second
 	}
 	return o, nil
@@ -77,6 +82,9 @@ func main() {
 	if len(os.Args) == 4 && os.Args[1] == "node" {
 		fail(profiledNode(os.Args[2], os.Args[3]))
 		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "spin" {
+		spin()
 	}
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
