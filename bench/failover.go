@@ -25,7 +25,7 @@ import (
 const (
 	failoverWriters = 8
 	beforeEvent     = 300 * time.Millisecond // writers run before something happens to the leader
-	afterGap        = 700 * time.Millisecond // and after writes go on
+	afterGap        = 800 * time.Millisecond // and after writes go on
 	longestWait     = 30 * time.Second       // for writes to go on at all
 )
 

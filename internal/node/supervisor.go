@@ -112,7 +112,7 @@ func (s *supervisor) config() failover.Config {
 	lease := s.node.options.Lease
 	return failover.Config{
 		Self: s.node.identity.Node, Lease: lease,
-		LostFor: time.Nanosecond, Patience: lease / 30, RetryMin: lease / 20,
+		LostFor: time.Nanosecond, Patience: lease / 30, RetryMin: lease / 20, MinBetween: 3 * lease,
 	}
 }
 

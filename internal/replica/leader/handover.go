@@ -22,6 +22,7 @@ func (r *Replica) Release(ctx context.Context, epoch base.Epoch, target base.Nod
 	if err := l.beginHandover(ctx, target, within); err != nil {
 		return base.Position{}, err
 	}
+	r.log.Info("handing over", "epoch", epoch, "to", target)
 	l.handing.Store(true)
 	defer l.handing.Store(false)
 	ended := l.holdWrites()
