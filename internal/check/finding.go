@@ -20,7 +20,11 @@ type Finding struct {
 // Edge says why one operation comes before another.
 type Edge struct {
 	From, To int
-	Why      string // for example `rw x: 0 read [1] and did not see the 2 that 4 appended`
+	// Why tells it to a person, for example
+	// "rw x: 0 did not see the 2 that 4 appended".
+	Why string
+
+	kind dependency
 }
 
 // Verdict is what all checkers found.
@@ -41,6 +45,9 @@ type Counts struct {
 	Lost                  int // acknowledged writes that an asynchronous database lost
 }
 
+// maxTold is how many findings of a kind a report tells in full.
+const maxTold = 10
+
 // Good says that nothing was found and nothing left open.
 func (v *Verdict) Good() bool { return len(v.Findings) == 0 && len(v.Undecided) == 0 }
 
@@ -58,8 +65,16 @@ func (v *Verdict) Report(h *History) string {
 	for _, u := range v.Undecided {
 		fmt.Fprintf(&b, "\nundecided: %s\n", u)
 	}
+	told := map[string]int{}
 	for _, f := range v.Findings {
-		b.WriteString("\n" + f.Report(h))
+		if told[f.Check]++; told[f.Check] <= maxTold {
+			b.WriteString("\n" + f.Report(h))
+		}
+	}
+	for _, check := range sortedKeys(told) {
+		if more := told[check] - maxTold; more > 0 {
+			fmt.Fprintf(&b, "\n%s: and %d more\n", check, more)
+		}
 	}
 	if v.Good() {
 		b.WriteString("nothing contradicts the promises\n")
