@@ -53,7 +53,7 @@ func OpenStore(e *env.Env, dir, vfs string) (Store, error) {
 	if vfs == "" {
 		vfs = e.VFS
 	}
-	if err := e.FS.MkdirAll(dir, 0o700); err != nil {
+	if err := env.MakeDir(e.FS, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of the control plane: %w", err)
 	}
 	path := dir + "/" + FileName

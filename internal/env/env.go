@@ -7,11 +7,13 @@ package env
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"path"
 	"time"
 )
 
@@ -111,6 +113,31 @@ type LockedError struct {
 
 // Error implements error.
 func (e *LockedError) Error() string { return "locked by process " + e.Process }
+
+// MakeDir makes a folder and the folders above it that are missing, so that a
+// crash leaves it there: the folder that holds a new one is synced. So is the
+// one that holds dir when dir exists already, since who made it may have been
+// killed in between; where that is not allowed dir is somebody else's to keep.
+func MakeDir(f FS, dir string, perm fs.FileMode) error {
+	_, err := f.Stat(dir)
+	existed := err == nil
+	parents := []string{path.Dir(dir)}
+	for above := path.Dir(dir); above != path.Dir(above); above = path.Dir(above) {
+		if _, err := f.Stat(above); err == nil {
+			break
+		}
+		parents = append(parents, path.Dir(above))
+	}
+	if err := f.MkdirAll(dir, perm); err != nil {
+		return err
+	}
+	for _, parent := range parents {
+		if err := f.SyncDir(parent); err != nil && !(existed && errors.Is(err, fs.ErrPermission)) {
+			return err
+		}
+	}
+	return nil
+}
 
 // WriteFile writes a small file so that a crash leaves the old or the new
 // content: temporary file, sync, rename, sync of the directory.

@@ -40,7 +40,7 @@ func (unlocked) Close() error { return nil }
 // LockFolder takes a data folder for this process; two nodes writing to the
 // same files would destroy them. Open does so by itself.
 func LockFolder(f env.FS, dir string) (io.Closer, error) {
-	if err := f.MkdirAll(dir, 0o755); err != nil {
+	if err := env.MakeDir(f, dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
 	}
 	locker, ok := f.(env.Locker)

@@ -84,7 +84,7 @@ func NewNodeID(r env.Rand) base.NodeID {
 // settle finds out who this node is: what its folder says, or, for a new one,
 // what the options say.
 func settle(e *env.Env, o Options) (Identity, error) {
-	if err := e.FS.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := env.MakeDir(e.FS, o.Dir, 0o755); err != nil {
 		return Identity{}, fmt.Errorf("make data folder: %w", err)
 	}
 	id, found, err := ReadIdentity(e.FS, o.Dir)

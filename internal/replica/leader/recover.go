@@ -7,6 +7,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -28,7 +29,7 @@ func (r *Replica) logDir() string { return r.options.Dir + "/log" }
 
 // recover opens meta file, log and SQLite file and compares them.
 func (r *Replica) recover(ctx context.Context) error {
-	if err := r.env.FS.MkdirAll(r.options.Dir, 0o755); err != nil {
+	if err := env.MakeDir(r.env.FS, r.options.Dir, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	if err := r.recoverMeta(); err != nil {
@@ -198,8 +199,8 @@ func (r *Replica) mustCopy() bool {
 
 // changeMeta writes a changed meta file before the change counts.
 func (r *Replica) changeMeta(change func(*meta)) error {
-	r.disk.Lock()
-	defer r.disk.Unlock()
+	r.writing <- struct{}{}
+	defer func() { <-r.writing }()
 	r.mu.Lock()
 	m := r.mu.meta
 	r.mu.Unlock()

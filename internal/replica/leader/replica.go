@@ -82,7 +82,7 @@ type Replica struct {
 	safe        milestone // what can no longer be lost, by the policy
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token
-	disk        sync.Mutex    // guards writes of the meta file
+	writing     chan struct{} // held by who writes the meta file; no mutex, as it is held over disk calls
 	applyWanted chan struct{} // a reader waits for what this follower has yet to apply
 	resting     atomic.Uint64 // the epoch in which it can't play its part
 
@@ -121,6 +121,7 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 		env: e, options: o, events: o.Events, started: e.Clock.Now(),
 		log:         e.Log.With("database", o.Name),
 		flushWanted: make(chan struct{}, 1), assigned: make(chan struct{}, 1),
+		writing: make(chan struct{}, 1),
 	}
 	r.mu.role = replica.RoleStarting
 	r.recent.init()
