@@ -467,7 +467,9 @@ func (w *writer) commit(end base.Seq) error {
 	}
 	if err := w.conn.Commit(); err != nil {
 		if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
-			return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut)
+			// What stays in the log is executed when the replica opens it again.
+			return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut).
+				WithOutcome(base.Indeterminate).WithHint("read before writing again")
 		}
 		return err
 	}
