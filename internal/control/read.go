@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 
@@ -69,7 +71,8 @@ func (l *loop) question(r *read) {
 // repeatReads runs in every tick: questions and answers may get lost, and
 // whoever asked may have gone.
 func (l *loop) repeatReads() {
-	for key, r := range l.reads {
+	for _, key := range slices.Sorted(maps.Keys(l.reads)) {
+		r := l.reads[key]
 		switch {
 		case r.ctx.Err() != nil:
 			delete(l.reads, key)
@@ -90,8 +93,8 @@ func (l *loop) noteReads(states []raft.ReadState) {
 // answerReads runs after everything committed has been applied; the state that
 // a reader then sees is published before it is woken.
 func (l *loop) answerReads() {
-	for key, r := range l.reads {
-		if r.index != 0 && r.index <= l.state.Applied() {
+	for _, key := range slices.Sorted(maps.Keys(l.reads)) {
+		if r := l.reads[key]; r.index != 0 && r.index <= l.state.Applied() {
 			r.answer <- nil
 			delete(l.reads, key)
 		}

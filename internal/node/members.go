@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -29,14 +31,14 @@ func (n *Node) setPeers(s *catalog.State) {
 			wanted[peer.ID] = peer.PeerAddress
 		}
 	}
-	for id := range n.addressed {
+	for _, id := range slices.Sorted(maps.Keys(n.addressed)) {
 		if wanted[id] == "" {
 			n.transport.SetPeer(id, "")
 			delete(n.addressed, id)
 		}
 	}
-	for id, address := range wanted {
-		if n.addressed[id] != address {
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		if address := wanted[id]; n.addressed[id] != address {
 			n.transport.SetPeer(id, address)
 			n.addressed[id] = address
 		}

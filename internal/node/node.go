@@ -123,7 +123,7 @@ func (n *Node) build() error {
 		}
 		n.transport, n.network = network, network
 	}
-	c, err := control.Open(n.env, control.Options{Dir: n.options.Dir, Self: n.identity.Node, VFS: n.env.VFS, Messenger: messenger{n.transport}})
+	c, err := control.Open(n.env, control.Options{Dir: n.options.Dir, Self: n.identity.Node, VFS: n.env.VFS, Messenger: messenger{n.transport}, TickInterval: n.options.Tick})
 	if err != nil {
 		return errors.Join(withHint(err), n.transport.Close())
 	}

@@ -32,6 +32,9 @@ type Options struct {
 	// Lease is how long a leader may count on a follower's silence. It must be
 	// the same on all nodes. 0 means leader.DefaultLease.
 	Lease time.Duration
+	// Tick is the unit in which the control plane counts time; it must be the
+	// same on all nodes. 0 means control.DefaultTickInterval.
+	Tick time.Duration
 	// Lock is that of the folder, if the caller has taken it by LockFolder; it
 	// stays the caller's. Nil: Open takes it, and Close gives it back.
 	Lock io.Closer

@@ -1,7 +1,9 @@
 package leader
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,6 +125,7 @@ func (a *acks) settleAndUnlock() {
 			}
 		}
 	}
+	slices.SortFunc(ready, func(x, y group) int { return cmp.Compare(x.seq, y.seq) })
 	degraded := a.mu.degraded
 	reports := make([]string, len(ready))
 	for i, g := range ready {

@@ -1,9 +1,11 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -140,8 +142,8 @@ func (l *leading) detach(s *sender) {
 func (l *leading) dropOthers(a Assignment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for node, s := range l.mu.senders {
-		if !slices.Contains(a.Replicas, node) && !a.Counting.Has(node) {
+	for _, s := range l.sortedSenders() {
+		if node := s.node; !slices.Contains(a.Replicas, node) && !a.Counting.Has(node) {
 			s.cancel(errNoReplica)
 		}
 	}
@@ -153,18 +155,24 @@ var errNoReplica = errors.New("the node is no replica any more")
 func (l *leading) wakeSenders() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range l.mu.senders {
+	for _, s := range l.sortedSenders() {
 		s.wake()
 	}
 }
 
 func (s *sender) wake() { wake(s.wanted) }
 
+// sortedSenders are in the order of their followers, so that the same events
+// make the same history. The caller holds l.mu.
+func (l *leading) sortedSenders() []*sender {
+	return slices.SortedFunc(maps.Values(l.mu.senders), func(a, b *sender) int { return cmp.Compare(a.node, b.node) })
+}
+
 // renewLease asks the followers for a lease now, for those who wait for one.
 func (l *leading) renewLease() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range l.mu.senders {
+	for _, s := range l.sortedSenders() {
 		s.renewal.Store(true)
 		s.wake()
 	}

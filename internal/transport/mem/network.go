@@ -9,10 +9,13 @@
 package mem
 
 import (
-	"context"
+	"cmp"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -32,6 +35,10 @@ type Options struct {
 	BreakAfter time.Duration
 	// DialTimeout bounds the wait for a connection to a lost peer; 0 means 3 s.
 	DialTimeout time.Duration
+	// Observe is told of everything that arrives, in order: a control message,
+	// or one of a stream, call or file by the name of that. It must return
+	// quickly. Nil: nobody is told.
+	Observe func(from, to base.NodeID, name string, msg []byte)
 }
 
 func (o Options) withDefaults() Options {
@@ -51,6 +58,7 @@ func (o Options) withDefaults() Options {
 type Network struct {
 	env     *env.Env
 	options Options
+	seed    uint64
 
 	mu      sync.Mutex                 // guards what follows
 	nodes   map[base.NodeID]*Transport // started and not closed
@@ -67,16 +75,59 @@ func ordered(a, b base.NodeID) direction { return direction{min(a, b), max(a, b)
 
 // link is what happens to everything that goes one way between two nodes.
 type link struct {
-	delay time.Duration
-	loss  float64
-	cut   bool
-	cuts  int // how often it was cut; tells one cut from the next
+	delay  time.Duration
+	jitter time.Duration
+	loss   float64
+	random *draws
+	cut    bool
+	cuts   int // how often it was cut; tells one cut from the next
 }
 
 // conn is what two nodes have between them until something breaks it.
 type conn struct {
-	ctx      context.Context
-	breakOff context.CancelCauseFunc
+	mu    sync.Mutex // guards what follows
+	cause error      // why it broke; nil while it stands
+	count uint64
+	ends  map[uint64]func(cause error) // called when it breaks, in the order of their numbers
+}
+
+// broken returns why the connection is no more.
+func (c *conn) broken() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// onBreak has f called once the connection breaks, at once if it is broken,
+// unless it is stopped before. A context would call in no order.
+func (c *conn) onBreak(f func(cause error)) (stop func()) {
+	c.mu.Lock()
+	cause := c.cause
+	c.count++
+	number := c.count
+	if cause == nil {
+		c.ends[number] = f
+	}
+	c.mu.Unlock()
+	if cause != nil {
+		f(cause)
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.ends, number)
+	}
+}
+
+func (c *conn) breakOff(cause error) {
+	c.mu.Lock()
+	c.cause = cause
+	ends := c.ends
+	c.ends = nil
+	c.mu.Unlock()
+	for _, number := range slices.Sorted(maps.Keys(ends)) {
+		ends[number](cause)
+	}
 }
 
 var (
@@ -85,10 +136,28 @@ var (
 	errBroken  = errors.New("connection reset")
 )
 
+// draws is a link's own source of chance: what one link draws does not move what
+// another does, so that the order of messages at one instant does not matter.
+type draws struct{ state atomic.Uint64 }
+
+func newDraws(seed uint64) *draws {
+	d := new(draws)
+	d.state.Store(seed)
+	return d
+}
+
+// next is SplitMix64.
+func (d *draws) next() uint64 {
+	z := d.state.Add(0x9e3779b97f4a7c15)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
 // NewNetwork makes a network without nodes, in which everything arrives at once.
 func NewNetwork(e *env.Env, o Options) *Network {
 	return &Network{
-		env: e, options: o.withDefaults(), nodes: make(map[base.NodeID]*Transport), down: make(map[base.NodeID]bool),
+		env: e, options: o.withDefaults(), seed: e.Rand.Uint64(), nodes: make(map[base.NodeID]*Transport), down: make(map[base.NodeID]bool),
 		links: make(map[direction]*link), conns: make(map[direction]*conn), changed: make(chan struct{}),
 	}
 }
@@ -96,6 +165,13 @@ func NewNetwork(e *env.Env, o Options) *Network {
 // SetDelay makes everything from one node to another take d.
 func (n *Network) SetDelay(from, to base.NodeID, d time.Duration) {
 	n.change(func() { n.link(from, to).delay = d })
+}
+
+// SetJitter makes everything from one node to another take up to d longer, by
+// chance. Streams, calls and control messages then overtake each other; within
+// each the order stays.
+func (n *Network) SetJitter(from, to base.NodeID, d time.Duration) {
+	n.change(func() { n.link(from, to).jitter = d })
 }
 
 // SetLoss makes a share of the control messages from one node to another get
@@ -161,6 +237,17 @@ func (n *Network) Up(id base.NodeID) {
 	n.change(func() { delete(n.down, id) })
 }
 
+// Kill takes a node out of the network as the end of its process would: its
+// connections break and new ones are refused until the node joins again. What
+// is left of its transport reaches nobody, and is still to be closed.
+func (n *Network) Kill(id base.NodeID) {
+	n.change(func() {
+		delete(n.nodes, id)
+		n.breakAll(id)
+	})
+}
+
+// others are in order, so that the same calls make the same history.
 func (n *Network) others(id base.NodeID) []base.NodeID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -170,6 +257,7 @@ func (n *Network) others(id base.NodeID) []base.NodeID {
 			ids = append(ids, other)
 		}
 	}
+	slices.Sort(ids)
 	return ids
 }
 
@@ -186,7 +274,7 @@ func (n *Network) change(f func()) {
 func (n *Network) link(from, to base.NodeID) *link {
 	d := direction{from, to}
 	if n.links[d] == nil {
-		n.links[d] = &link{}
+		n.links[d] = &link{random: newDraws(n.seed ^ uint64(from)<<32 ^ uint64(to))}
 	}
 	return n.links[d]
 }
@@ -202,11 +290,35 @@ func (n *Network) breakConn(a, b base.NodeID, cause error) {
 
 // breakAll is called with the lock held.
 func (n *Network) breakAll(id base.NodeID) {
-	for pair, c := range n.conns {
+	var pairs []direction
+	for pair := range n.conns {
 		if pair.from == id || pair.to == id {
-			c.breakOff(errBroken)
-			delete(n.conns, pair)
+			pairs = append(pairs, pair)
 		}
+	}
+	slices.SortFunc(pairs, func(a, b direction) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
+	for _, pair := range pairs {
+		n.breakConn(pair.from, pair.to, errBroken)
+	}
+}
+
+// takes draws how long something takes on the link.
+func (l link) takes(from *draws) time.Duration {
+	if l.jitter <= 0 {
+		return l.delay
+	}
+	return l.delay + time.Duration(from.next()%uint64(l.jitter))
+}
+
+// loses draws whether the link loses a control message.
+func (l link) loses() bool {
+	return l.loss > 0 && float64(l.random.next())/math.MaxUint64 < l.loss
+}
+
+// observe tells who wants to know that something has arrived.
+func (n *Network) observe(from, to base.NodeID, name string, msg []byte) {
+	if n.options.Observe != nil {
+		n.options.Observe(from, to, name, msg)
 	}
 }
 
@@ -215,15 +327,7 @@ func (n *Network) breakAll(id base.NodeID) {
 func (n *Network) look(from, to base.NodeID) (link, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l := n.links[direction{from, to}]; l != nil {
-		return *l, n.changed
-	}
-	return link{}, n.changed
-}
-
-// loses draws whether a control message gets lost.
-func (n *Network) loses(share float64) bool {
-	return share > 0 && float64(n.env.Rand.Uint64())/math.MaxUint64 < share
+	return *n.link(from, to), n.changed
 }
 
 // way is how one node can reach another just now.
@@ -235,22 +339,20 @@ type way struct {
 }
 
 // way returns the connection between two nodes, new if there is none.
-func (n *Network) way(from, to base.NodeID) way {
+func (n *Network) way(t *Transport, to base.NodeID) way {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	target := n.nodes[to]
+	from, target := t.id, n.nodes[to]
 	pair := ordered(from, to)
 	switch {
-	case n.nodes[from] == nil || n.down[from]:
+	case n.nodes[from] != t || n.down[from]:
 		return way{reach: transport.Lost, changed: n.changed}
 	case target == nil || n.down[to]:
 		return way{reach: transport.Refused, changed: n.changed}
 	case n.conns[pair] == nil && (n.link(from, to).cut || n.link(to, from).cut):
 		return way{reach: transport.Lost, changed: n.changed}
 	case n.conns[pair] == nil:
-		c := &conn{}
-		c.ctx, c.breakOff = context.WithCancelCause(context.Background())
-		n.conns[pair] = c
+		n.conns[pair] = &conn{ends: make(map[uint64]func(error))}
 	}
 	return way{reach: transport.Reached, conn: n.conns[pair], target: target, changed: n.changed}
 }

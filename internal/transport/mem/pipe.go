@@ -12,6 +12,8 @@ import (
 // pipe is one direction of a stream: messages on their way.
 type pipe struct {
 	network  *Network
+	name     string
+	random   *draws
 	from, to base.NodeID
 	readable chan struct{} // capacity one: something was put in
 	writable chan struct{} // capacity one: something was taken out
@@ -31,8 +33,9 @@ type item struct {
 	err error
 }
 
-func newPipe(n *Network, from, to base.NodeID) *pipe {
-	return &pipe{network: n, from: from, to: to, readable: make(chan struct{}, 1),
+func newPipe(n *Network, name string, from, to base.NodeID) *pipe {
+	l, _ := n.look(from, to)
+	return &pipe{network: n, name: name, random: newDraws(l.random.next()), from: from, to: to, readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1), deaf: make(chan struct{})}
 }
 
@@ -76,7 +79,7 @@ func (p *pipe) end(err error) {
 // put adds an item unless the window is full; ends always fit.
 func (p *pipe) put(it item) bool {
 	l, _ := p.network.look(p.from, p.to)
-	at := p.network.env.Clock.Now().Add(l.delay)
+	at := p.network.env.Clock.Now().Add(l.takes(p.random))
 	p.mu.Lock()
 	if it.err == nil && p.bytes > 0 && p.bytes+len(it.msg) > p.network.options.Window {
 		p.mu.Unlock()
@@ -107,6 +110,9 @@ func (p *pipe) pop(ctx context.Context) ([]byte, error) {
 		it, wait, ok := p.take(l.cut)
 		if ok {
 			signal(p.writable)
+			if it.err == nil {
+				p.network.observe(p.from, p.to, p.name, it.msg)
+			}
 			return it.msg, it.err
 		}
 		if !l.cut {

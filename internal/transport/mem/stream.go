@@ -70,11 +70,8 @@ func (e *end) CloseSend() error {
 
 // life ends with the end's own context or with the connection.
 func (e *end) life() (context.Context, context.CancelFunc) {
-	if e.conn.ctx.Err() != nil {
-		return e.conn.ctx, func() {}
-	}
 	ctx, cancel := context.WithCancelCause(e.ctx)
-	stop := context.AfterFunc(e.conn.ctx, func() { cancel(context.Cause(e.conn.ctx)) })
+	stop := e.conn.onBreak(cancel)
 	return ctx, func() { stop(); cancel(nil) }
 }
 
@@ -89,8 +86,8 @@ func (e *end) gone(what string, cause error) error {
 			Message: "node " + e.peer.String() + " has left the stream", Err: cause}
 	case left && e.ctx.Err() != nil:
 		cause = context.Cause(e.ctx)
-	case left && e.conn.ctx.Err() != nil:
-		cause = context.Cause(e.conn.ctx)
+	case left && e.conn.broken() != nil:
+		cause = e.conn.broken()
 	case left:
 		return &base.Error{Kind: base.KindUnavailable, Op: what + " " + e.name, Outcome: base.Indeterminate,
 			Message: "node " + e.peer.String() + " has ended the stream"}
@@ -111,7 +108,7 @@ func (t *Transport) connect(ctx context.Context, op string, to base.NodeID) (way
 	ctx, cancel := t.network.env.Clock.WithTimeout(ctx, t.network.options.DialTimeout, errLost)
 	defer cancel()
 	for {
-		w := t.network.way(t.id, to)
+		w := t.network.way(t, to)
 		switch w.reach {
 		case transport.Reached:
 			return w, nil
@@ -136,7 +133,7 @@ func (t *Transport) open(ctx context.Context, op, name string, to base.NodeID, f
 	if err != nil {
 		return nil, err
 	}
-	there, back := newPipe(t.network, t.id, to), newPipe(t.network, to, t.id)
+	there, back := newPipe(t.network, name, t.id, to), newPipe(t.network, name, to, t.id)
 	handling, cancel := t.handlerContext(ctx, w.conn)
 	opened := &end{ctx: ctx, conn: w.conn, in: back, out: there, peer: to, name: name}
 	served := &end{ctx: handling, conn: w.conn, in: there, out: back, peer: t.id, name: name, served: true}
@@ -167,12 +164,16 @@ func (t *Transport) open(ctx context.Context, op, name string, to base.NodeID, f
 
 // handlerContext ends with the connection, and at the caller's deadline.
 func (t *Transport) handlerContext(ctx context.Context, c *conn) (context.Context, context.CancelFunc) {
+	handling, cancel := context.WithCancelCause(context.Background())
+	stop := c.onBreak(cancel)
+	end := func() { stop(); cancel(nil) }
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return context.WithCancel(c.ctx)
+		return handling, end
 	}
 	clock := t.network.env.Clock
-	return clock.WithTimeout(c.ctx, deadline.Sub(clock.Now()), context.DeadlineExceeded)
+	bounded, release := clock.WithTimeout(handling, deadline.Sub(clock.Now()), context.DeadlineExceeded)
+	return bounded, func() { end(); release() }
 }
 
 // OpenStream implements transport.Transport.

@@ -2,6 +2,8 @@ package mem
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,8 +69,8 @@ func (t *Transport) Start(context.Context) error {
 		return err
 	}
 	t.state = running
-	for _, p := range t.peers {
-		p.start()
+	for _, id := range slices.Sorted(maps.Keys(t.peers)) {
+		t.peers[id].start()
 	}
 	return nil
 }
@@ -96,8 +98,10 @@ func (t *Transport) Close() error {
 	t.cancel(errClosed)
 	if was == running {
 		t.network.change(func() {
-			delete(t.network.nodes, t.id)
-			t.network.breakAll(t.id)
+			if t.network.nodes[t.id] == t { // Not one that was killed.
+				delete(t.network.nodes, t.id)
+				t.network.breakAll(t.id)
+			}
 		})
 	}
 	t.tasks.Wait()
@@ -183,7 +187,7 @@ func (p *peer) start() {
 func (p *peer) watch() {
 	var known way
 	for p.ctx.Err() == nil {
-		w := p.t.network.way(p.t.id, p.id)
+		w := p.t.network.way(p.t, p.id)
 		if known.reach == transport.Reached && w.conn != known.conn && w.reach != transport.Lost {
 			p.report(transport.Lost) // The connection broke in between.
 		}
@@ -206,9 +210,9 @@ func (p *peer) report(r transport.Reach) {
 
 func (p *peer) send(msg []byte) {
 	n := p.t.network
-	w := n.way(p.t.id, p.id)
+	w := n.way(p.t, p.id)
 	l, _ := n.look(p.t.id, p.id)
-	if w.reach != transport.Reached || l.cut || n.loses(l.loss) {
+	if w.reach != transport.Reached || l.cut || l.loses() {
 		return
 	}
 	p.mu.Lock()
@@ -216,7 +220,7 @@ func (p *peer) send(msg []byte) {
 	if ok {
 		p.bytes += len(msg)
 		p.queue = append(p.queue, letter{
-			at: n.env.Clock.Now().Add(l.delay), conn: w.conn, msg: append(make([]byte, 0, len(msg)), msg...),
+			at: n.env.Clock.Now().Add(l.takes(l.random)), conn: w.conn, msg: append(make([]byte, 0, len(msg)), msg...),
 		})
 	}
 	p.mu.Unlock()
@@ -240,8 +244,9 @@ func (p *peer) deliver() {
 			return
 		}
 		l, _ := p.t.network.look(p.t.id, p.id)
-		w := p.t.network.way(p.t.id, p.id)
+		w := p.t.network.way(p.t, p.id)
 		if w.reach == transport.Reached && w.conn == one.conn && !l.cut {
+			p.t.network.observe(p.t.id, p.id, "control", one.msg)
 			w.target.takeControl(p.t.id, one.msg)
 		}
 	}
