@@ -1,0 +1,206 @@
+// Command skeinsim runs clusters of the real code in virtual time, from seeds.
+//
+//	go run ./cmd/skeinsim -seed 7 -for 10m
+//	go run ./cmd/skeinsim -seeds 1..100
+//
+// A failure prints the seed, what it drew, what went wrong and the last events;
+// then the faults that it does not need are switched off, one after the other.
+// The exit status is 1 if a run was not good.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skeindb/skein/internal/sim"
+)
+
+type settings struct {
+	seed    uint64
+	seeds   string
+	length  time.Duration
+	model   string
+	without string
+	trace   string
+	twice   bool
+	shrink  bool
+	quiet   bool
+	history string
+}
+
+func main() {
+	var s settings
+	flag.Uint64Var(&s.seed, "seed", 1, "the seed to run")
+	flag.StringVar(&s.seeds, "seeds", "", "the seeds to run, FROM..TO, instead of one")
+	flag.DurationVar(&s.length, "for", sim.DefaultFor, "how long faults last, in virtual time")
+	flag.StringVar(&s.model, "model", "leader", "the database's model")
+	flag.StringVar(&s.without, "without", "", "faults that are not to happen, with commas between")
+	flag.StringVar(&s.trace, "trace", "", "a file for every event of the run")
+	flag.StringVar(&s.history, "history", "", "a file for what the clients saw")
+	flag.BoolVar(&s.twice, "twice", false, "run each seed twice and compare what happened")
+	flag.BoolVar(&s.shrink, "shrink", true, "switch off the faults that a failure does not need")
+	flag.BoolVar(&s.quiet, "q", false, "print failures and the total only")
+	testing.Init() // Virtual time comes from package testing.
+	flag.Parse()
+	inTest(func(t *testing.T) {
+		if err := s.run(t); err != nil {
+			fmt.Fprintln(os.Stderr, "skeinsim:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	})
+}
+
+// inTest runs f as a test, which virtual time needs. It does not return.
+func inTest(f func(t *testing.T)) {
+	all := func(string, string) (bool, error) { return true, nil }
+	testing.Main(all, []testing.InternalTest{{Name: "skeinsim", F: f}}, nil, nil)
+}
+
+// total is what all runs together came to.
+type total struct {
+	runs, bad        int
+	simulated, spent time.Duration
+	events           int64
+	counts           sim.Counts
+}
+
+func (s settings) run(t *testing.T) error {
+	from, to := s.seed, s.seed
+	if s.seeds != "" {
+		var err error
+		if from, to, err = parseRange(s.seeds); err != nil {
+			return err
+		}
+	}
+	var sum total
+	for seed := from; seed <= to; seed++ {
+		if err := s.one(t, seed, &sum); err != nil {
+			return err
+		}
+	}
+	speed := sum.simulated.Seconds() / max(sum.spent.Seconds(), 1e-9)
+	fmt.Printf("%d runs, %d bad: %.2f simulated hours in %v, %.0f simulated hours a core-hour; %d events, %d operations done, %d failed, %d unknown, %d faults, %d elections\n",
+		sum.runs, sum.bad, sum.simulated.Hours(), sum.spent.Round(time.Millisecond), speed, sum.events,
+		sum.counts.Done, sum.counts.Failed, sum.counts.Unknown, sum.counts.Faults, sum.counts.Elections)
+	if sum.bad > 0 {
+		return fmt.Errorf("%d of %d runs were not good", sum.bad, sum.runs)
+	}
+	return nil
+}
+
+func parseRange(text string) (from, to uint64, err error) {
+	a, b, ok := strings.Cut(text, "..")
+	if from, err = strconv.ParseUint(a, 10, 64); err == nil && ok {
+		to, err = strconv.ParseUint(b, 10, 64)
+	}
+	if err != nil || !ok || to < from {
+		return 0, 0, fmt.Errorf("seeds %q: want FROM..TO", text)
+	}
+	return from, to, nil
+}
+
+func (s settings) options(seed uint64) sim.Options {
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model}
+	if s.without != "" {
+		o.Without = strings.Split(s.without, ",")
+	}
+	return o
+}
+
+// one runs a seed and tells what came of it.
+func (s settings) one(t *testing.T, seed uint64, sum *total) error {
+	o := s.options(seed)
+	if s.trace != "" {
+		f, err := os.Create(s.trace)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		o.Trace = f
+	}
+	r, spent, err := simulate(t, o)
+	if err != nil {
+		return err
+	}
+	o.Trace = nil
+	if s.twice {
+		again, _, err := simulate(t, o)
+		if err != nil {
+			return err
+		}
+		if again.Hash != r.Hash {
+			r.Failures = append(r.Failures, fmt.Sprintf("two runs of the seed differ: %016x with %d events, %016x with %d", r.Hash, r.Events, again.Hash, again.Events))
+		}
+	}
+	sum.add(r, spent)
+	if s.history != "" {
+		if err := os.WriteFile(s.history, []byte(r.History.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	if !s.quiet || !r.Good() {
+		fmt.Printf("seed %d: %v in %v, %d events, trace %016x, %d done, %d failed, %d unknown, %d faults, %d elections\n", seed, r.Simulated.Round(time.Second),
+			spent.Round(time.Millisecond), r.Events, r.Hash, r.Counts.Done, r.Counts.Failed, r.Counts.Unknown, r.Counts.Faults, r.Counts.Elections)
+	}
+	if r.Good() {
+		return nil
+	}
+	sum.bad++
+	fmt.Printf("%s\nthe last events:\n  %s\n%s\nseed %d drew %s\n", strings.Repeat("-", 80), strings.Join(r.Last, "\n  "),
+		strings.Repeat("-", 80), seed, r.Plan)
+	for _, f := range r.Failures {
+		fmt.Printf("FAILED: %s\n", f)
+	}
+	if s.shrink {
+		return s.reduce(t, o, r)
+	}
+	return nil
+}
+
+// reduce switches off the faults that a failure does not need.
+func (s settings) reduce(t *testing.T, o sim.Options, r *sim.Result) error {
+	for _, name := range r.Faults {
+		less := o
+		less.Without = append(append([]string(nil), o.Without...), name)
+		again, _, err := simulate(t, less)
+		if err != nil {
+			return err
+		}
+		if !again.Good() {
+			o, r = less, again
+		}
+	}
+	fmt.Printf("what is left of it: go run ./cmd/skeinsim -seed %d -for %v -without %s\n  faults that it needs: %s\n  %s\n", o.Seed, o.For,
+		strings.Join(o.Without, ","), strings.Join(r.Faults, " "), strings.Join(r.Failures, "\n  "))
+	return nil
+}
+
+func (t *total) add(r *sim.Result, spent time.Duration) {
+	t.runs++
+	t.simulated += r.Simulated
+	t.spent += spent
+	t.events += r.Events
+	t.counts.Done += r.Counts.Done
+	t.counts.Failed += r.Counts.Failed
+	t.counts.Unknown += r.Counts.Unknown
+	t.counts.Faults += r.Counts.Faults
+	t.counts.Elections += r.Counts.Elections
+}
+
+// simulate runs a seed.
+func simulate(t *testing.T, o sim.Options) (*sim.Result, time.Duration, error) {
+	var r *sim.Result
+	began := time.Now()
+	t.Run(fmt.Sprint("seed ", o.Seed), func(t *testing.T) { r = sim.Run(t, o) })
+	spent := time.Since(began)
+	if r == nil {
+		return nil, 0, fmt.Errorf("seed %d: the run came to no end", o.Seed)
+	}
+	return r, spent, nil
+}

@@ -1,0 +1,344 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/check"
+	"github.com/skeindb/skein/internal/session"
+)
+
+// client works on the database through one session at a time.
+type client struct {
+	world   *world
+	number  int
+	renames int
+	random  *rand.Rand
+	slot    *slot
+	life    *life // whose session it is
+	session session.Session
+	token   string
+	group   int // counts sessions that do not continue one another
+	level   string
+	value   int64 // the last one written; those of different clients differ
+}
+
+// The client's tables. Ids are handed out by SQLite, so that one that is used
+// twice shows.
+var schema = []string{
+	"CREATE TABLE item(id INTEGER PRIMARY KEY AUTOINCREMENT, k TEXT NOT NULL, v INTEGER NOT NULL)",
+	"CREATE INDEX item_by_key ON item(k)",
+	"CREATE TABLE register(k TEXT PRIMARY KEY, v INTEGER NOT NULL)",
+}
+
+const (
+	patience  = 30 * time.Second // of a client with one statement
+	maxValues = 1 << 32          // of one client
+)
+
+func (w *world) newClient(number int) *client {
+	return &client{world: w, number: number, random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
+}
+
+func (c *client) name() string {
+	if c.renames == 0 {
+		return fmt.Sprintf("c%d", c.number)
+	}
+	return fmt.Sprintf("c%d.%d", c.number, c.renames)
+}
+
+// work runs bursts of operations until ctx is done.
+func (c *client) work(ctx context.Context) {
+	defer c.leave()
+	p := c.world.plan
+	for ctx.Err() == nil {
+		for end := c.world.instants.since() + c.spread(p.burst); c.world.instants.since() < end && ctx.Err() == nil; {
+			c.once(ctx)
+			c.pause(ctx, c.spread(p.think))
+		}
+		c.pause(ctx, c.spread(p.quiet))
+	}
+}
+
+func (c *client) spread(d time.Duration) time.Duration {
+	return time.Duration(c.random.ExpFloat64() * float64(d))
+}
+
+func (c *client) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(c.world.instants.wait(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// leave gives the session up without waiting for it: what it still does ends
+// with its node.
+func (c *client) leave() {
+	if s := c.session; s != nil {
+		c.world.tasks.Go(func() { _ = s.Close() })
+	}
+	c.session, c.life = nil, nil
+}
+
+// connect sees to a session with a node that runs.
+func (c *client) connect(ctx context.Context) bool {
+	if c.session != nil && !c.lost() && c.random.IntN(20) != 0 {
+		return true
+	}
+	c.leave()
+	l := c.choose()
+	if l == nil {
+		return false
+	}
+	s, err := l.node.Gateway().Open(ctx, session.Options{Trusted: true, Database: database, FrontEnd: "sim"})
+	if err != nil {
+		return false
+	}
+	c.life, c.slot, c.session = l, l.slot, s
+	c.level = pick(c.random, "session", "session", "leader", "any")
+	if c.token != "" && c.random.IntN(3) > 0 {
+		err = s.Set("skein.token", c.token)
+	} else {
+		c.group++
+	}
+	if err == nil {
+		err = s.Set("skein.read", c.level)
+	}
+	if err == nil {
+		err = s.Set("skein.statement_timeout", "20s")
+	}
+	if err != nil {
+		c.world.fail("%s: open a session: %v", c.name(), err)
+	}
+	return err == nil
+}
+
+func (c *client) lost() bool {
+	return c.world.isDead(c.life)
+}
+
+func (c *client) choose() *life {
+	c.world.mu.Lock()
+	defer c.world.mu.Unlock()
+	var up []*life
+	for _, s := range c.world.slots {
+		if s.life != nil && s.life.node != nil && !s.gone {
+			up = append(up, s.life)
+		}
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[c.random.IntN(len(up))]
+}
+
+// window is the number of the current stretch of time: keys live in one, so
+// that lists stay short.
+func (c *client) window(d time.Duration) int { return int(c.world.instants.since() / d) }
+
+func (c *client) listKey() string {
+	return fmt.Sprintf("l%d.%d", c.window(30*time.Second), c.random.IntN(3))
+}
+
+func (c *client) registerKey() string {
+	return fmt.Sprintf("r%d.%d", c.window(2*time.Minute), c.random.IntN(3))
+}
+
+func (c *client) next() int64 {
+	c.value++
+	return c.value
+}
+
+// step is a statement of an operation and the act that it is.
+type step struct {
+	act check.Act
+	sql string
+	arg []base.Value
+}
+
+func (c *client) append(key string) step {
+	v := c.next()
+	return step{check.Act{Kind: check.Append, Key: key, Value: v}, "INSERT INTO item(k, v) VALUES (?1, ?2)", []base.Value{base.TextValue(key), base.IntValue(v)}}
+}
+
+func (c *client) read(key string) step {
+	return step{check.Act{Kind: check.Read, Key: key}, "SELECT v FROM item WHERE k = ?1 ORDER BY id", []base.Value{base.TextValue(key)}}
+}
+
+func (c *client) write(key string) step {
+	v := c.next()
+	return step{check.Act{Kind: check.Write, Key: key, Value: v}, "INSERT INTO register VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v", []base.Value{base.TextValue(key), base.IntValue(v)}}
+}
+
+func (c *client) get(key string) step {
+	return step{check.Act{Kind: check.Get, Key: key}, "SELECT v FROM register WHERE k = ?1", []base.Value{base.TextValue(key)}}
+}
+
+// once runs one operation, drawn at random.
+func (c *client) once(ctx context.Context) {
+	if !c.connect(ctx) {
+		return
+	}
+	switch n := c.random.IntN(100); {
+	case n < 40:
+		c.perform(false, c.append(c.listKey()))
+	case n < 55:
+		c.perform(false, c.write(c.registerKey()))
+	case n < 70:
+		c.perform(false, c.get(c.registerKey()))
+	case n < 85:
+		c.perform(false, c.read(c.listKey()))
+	default:
+		var steps []step
+		for range 2 + c.random.IntN(3) {
+			if c.random.IntN(2) == 0 {
+				steps = append(steps, c.read(c.listKey()))
+			} else {
+				steps = append(steps, c.append(c.listKey()))
+			}
+		}
+		c.perform(true, steps...)
+	}
+}
+
+// perform runs an operation and records it. It waits for the end, but not
+// longer than a client would, nor for a node that is no more.
+func (c *client) perform(transaction bool, steps ...step) {
+	w := c.world
+	op := check.Op{
+		Client: c.name(), Session: fmt.Sprintf("c%d-%d", c.number, c.group), Node: c.slot.name(), Level: c.level,
+		Durability: w.plan.policy.Durability.Level, Invoke: w.instants.since(),
+	}
+	for _, s := range steps {
+		op.Acts = append(op.Acts, s.act)
+	}
+	w.mu.Lock()
+	id := w.history.Invoke(op)
+	w.mu.Unlock()
+	done := make(chan check.Result, 1)
+	s := c.session
+	w.tasks.Go(func() { done <- execute(s, transaction, steps) })
+	limit := time.NewTimer(w.instants.wait(patience))
+	defer limit.Stop()
+	select {
+	case r := <-done:
+		if !c.lost() {
+			c.record(id, r)
+			return
+		}
+	case <-c.life.died:
+	case <-limit.C:
+		w.trace.add("op %d of %s has not ended within %v", id, c.name(), patience)
+		s.Cancel()
+	}
+	c.abandon(id, done)
+}
+
+// abandon goes on without knowing what has become of an operation.
+func (c *client) abandon(id int, done chan check.Result) {
+	c.world.trace.add("op %d of %s is given up", id, c.name())
+	c.world.mu.Lock()
+	c.world.counts.Unknown++
+	c.world.mu.Unlock()
+	s := c.session
+	c.session, c.life = nil, nil
+	c.renames++
+	c.world.tasks.Go(func() {
+		<-done
+		_ = s.Close()
+	})
+}
+
+func (c *client) record(id int, r check.Result) {
+	w := c.world
+	w.mu.Lock()
+	w.history.Return(id, w.instants.since(), r)
+	line := w.history.Ops[id].String()
+	switch w.history.Ops[id].Outcome {
+	case base.Done:
+		w.counts.Done++
+	case base.NotDone:
+		w.counts.Failed++
+	default:
+		w.counts.Unknown++
+	}
+	w.mu.Unlock()
+	if r.Token != "" {
+		c.token = r.Token
+	}
+	w.trace.add("op %s", line)
+	if r.Outcome != base.Done && c.random.IntN(2) == 0 {
+		c.leave()
+	}
+}
+
+// execute runs the steps of an operation, all in one transaction or the only
+// one by itself.
+func execute(s session.Session, transaction bool, steps []step) check.Result {
+	acts := make([]check.Act, len(steps))
+	for i := range steps {
+		acts[i] = steps[i].act
+	}
+	r := check.Result{Outcome: base.Done, Acts: acts}
+	if transaction {
+		if _, err := run(s, step{sql: "BEGIN"}, nil); err != nil {
+			return failed(r, err, true)
+		}
+	}
+	for i := range steps {
+		result, err := run(s, steps[i], &acts[i])
+		if err != nil {
+			if transaction {
+				_, _ = run(s, step{sql: "ROLLBACK"}, nil) // it is over either way
+			}
+			return failed(r, err, transaction)
+		}
+		r.Position = result.Position
+	}
+	if transaction {
+		result, err := run(s, step{sql: "COMMIT"}, nil)
+		if err != nil {
+			_, _ = run(s, step{sql: "ROLLBACK"}, nil)
+			return failed(r, err, false)
+		}
+		r.Position = result.Position
+	}
+	r.Token, _ = s.Show(context.Background(), "skein.token")
+	return r
+}
+
+// failed says what came of an operation that ended with an error; a
+// transaction that was not to commit has certainly not.
+func failed(r check.Result, err error, certainly bool) check.Result {
+	r.Outcome, r.Error = base.AsError(err).Outcome, err.Error()
+	if certainly || r.Outcome == "" {
+		r.Outcome = base.NotDone
+	}
+	return r
+}
+
+// run runs one statement and notes what a reading one saw.
+func run(s session.Session, st step, act *check.Act) (session.Result, error) {
+	rows, err := s.Query(context.Background(), st.sql, st.arg)
+	if err != nil {
+		return session.Result{}, err
+	}
+	var saw []int64
+	for rows.Next() {
+		saw = append(saw, rows.Row()[0].Int)
+	}
+	if err := rows.Err(); err != nil {
+		_ = rows.Close()
+		return session.Result{}, err
+	}
+	result := rows.Result()
+	if act != nil && !act.Writes() {
+		act.Known, act.Saw = true, saw
+	}
+	return result, rows.Close()
+}

@@ -1,0 +1,165 @@
+package sim
+
+import (
+	"io/fs"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/env/crashfs"
+	"github.com/skeindb/skein/internal/sqlite/diskvfs"
+)
+
+// engineFiles is the name of the SQL engine's file system that finds the disks
+// of all nodes of this process.
+const engineFiles = "sim"
+
+// mounts are the disks by the first part of a path: the life of a node.
+var mounts struct {
+	once sync.Once
+	mu   sync.Mutex // guards disks
+	disk map[string]*disk
+}
+
+func mount(prefix string, d *disk) {
+	mounts.once.Do(func() {
+		mounts.disk = make(map[string]*disk)
+		diskvfs.Register(engineFiles, shared, func(path string) env.FS {
+			prefix, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+			mounts.mu.Lock()
+			defer mounts.mu.Unlock()
+			if d := mounts.disk[prefix]; d != nil {
+				return d
+			}
+			return nil
+		})
+	})
+	mounts.mu.Lock()
+	defer mounts.mu.Unlock()
+	mounts.disk[prefix] = d
+}
+
+func unmount(prefix string) {
+	mounts.mu.Lock()
+	defer mounts.mu.Unlock()
+	delete(mounts.disk, prefix)
+}
+
+// disk is a node's disk as one life of the node sees it: slow, sometimes
+// failing, still while the node is paused. Names begin with the life's prefix,
+// which is not on the platter.
+type disk struct {
+	*crashfs.Disk
+	prefix  string
+	gate    *gate
+	latency func(name string) time.Duration // of a sync
+	sleep   func(time.Duration)
+
+	mu      sync.Mutex // guards what follows
+	failing int        // how many of the next syncs fail
+}
+
+func (d *disk) name(path string) string { return strings.TrimPrefix(path, "/"+d.prefix) }
+
+// failSyncs makes the next syncs fail.
+func (d *disk) failSyncs(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failing = n
+}
+
+// sync is the cost of a sync, and its failure if one is due.
+func (d *disk) sync(name string) error {
+	d.gate.pass()
+	d.sleep(d.latency(name))
+	d.gate.pass()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failing > 0 {
+		d.failing--
+		return syscall.EIO
+	}
+	return nil
+}
+
+// OpenFile implements env.FS.
+func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (env.File, error) {
+	d.gate.pass()
+	f, err := d.Disk.OpenFile(d.name(name), flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &file{File: f, disk: d, name: d.name(name)}, nil
+}
+
+// ReadFile implements env.FS.
+func (d *disk) ReadFile(name string) ([]byte, error) { return d.Disk.ReadFile(d.name(name)) }
+
+// Remove implements env.FS.
+func (d *disk) Remove(name string) error {
+	d.gate.pass()
+	return d.Disk.Remove(d.name(name))
+}
+
+// RemoveAll implements env.FS.
+func (d *disk) RemoveAll(name string) error {
+	d.gate.pass()
+	return d.Disk.RemoveAll(d.name(name))
+}
+
+// Rename implements env.FS.
+func (d *disk) Rename(from, to string) error {
+	d.gate.pass()
+	return d.Disk.Rename(d.name(from), d.name(to))
+}
+
+// MkdirAll implements env.FS.
+func (d *disk) MkdirAll(name string, perm fs.FileMode) error {
+	d.gate.pass()
+	return d.Disk.MkdirAll(d.name(name), perm)
+}
+
+// ReadDir implements env.FS.
+func (d *disk) ReadDir(name string) ([]fs.DirEntry, error) { return d.Disk.ReadDir(d.name(name)) }
+
+// Stat implements env.FS.
+func (d *disk) Stat(name string) (fs.FileInfo, error) { return d.Disk.Stat(d.name(name)) }
+
+// SyncDir implements env.FS.
+func (d *disk) SyncDir(name string) error {
+	if err := d.sync(d.name(name)); err != nil {
+		return &fs.PathError{Op: "sync", Path: name, Err: err}
+	}
+	return d.Disk.SyncDir(d.name(name))
+}
+
+// Free implements env.FS.
+func (d *disk) Free(name string) (int64, error) { return d.Disk.Free(d.name(name)) }
+
+type file struct {
+	env.File
+	name string
+	disk *disk
+}
+
+// WriteAt implements io.WriterAt.
+func (f *file) WriteAt(p []byte, offset int64) (int, error) {
+	f.disk.gate.pass()
+	return f.File.WriteAt(p, offset)
+}
+
+// Truncate implements env.File.
+func (f *file) Truncate(size int64) error {
+	f.disk.gate.pass()
+	return f.File.Truncate(size)
+}
+
+// Sync implements env.File.
+func (f *file) Sync() error {
+	if err := f.disk.sync(f.name); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}

@@ -1,0 +1,119 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+)
+
+// Options of a run. Seed decides everything that the others leave open.
+type Options struct {
+	Seed uint64
+	// For is how long faults come and go; the healed phase comes on top. 0
+	// means DefaultFor.
+	For time.Duration
+	// Model of the database: "leader", which is also the default.
+	Model string
+	// Without names faults that the seed may have drawn and that do not happen.
+	Without []string
+	// Trace gets every event as a line of text; nil: nothing does.
+	Trace io.Writer
+}
+
+// DefaultFor is how long a run's faults last by default.
+const DefaultFor = 10 * time.Minute
+
+func (o *Options) validate() error {
+	if o.For == 0 {
+		o.For = DefaultFor
+	}
+	if o.Model == "" {
+		o.Model = "leader"
+	}
+	if o.For < 0 {
+		return base.Errorf(base.KindInvalid, "simulator: for %v", o.For)
+	}
+	if o.Model != "leader" {
+		return base.Errorf(base.KindUnsupported, "simulator: model %q: only \"leader\" exists in this version", o.Model)
+	}
+	for _, name := range o.Without {
+		if !slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) {
+			return base.Errorf(base.KindInvalid, "simulator: no fault is called %q", name)
+		}
+	}
+	return nil
+}
+
+// plan is what a seed draws before a run begins.
+type plan struct {
+	nodes   int
+	lease   time.Duration
+	tick    time.Duration
+	policy  base.Policy
+	delay   time.Duration // of every link, one way
+	jitter  time.Duration
+	sync    time.Duration // of every disk, on average
+	drift   float64       // at most, of every clock
+	clients int
+	think   time.Duration // of a client between two operations, in a burst
+	burst   time.Duration
+	quiet   time.Duration // between two bursts
+	every   time.Duration // a fault, on average
+	faults  []string
+}
+
+// stream is one of a seed's sources of chance: what one draws does not move
+// what another does.
+func stream(seed uint64, name string) *rand.Rand {
+	number := uint64(14695981039346656037)
+	for _, c := range []byte(name) {
+		number = (number ^ uint64(c)) * 1099511628211
+	}
+	return rand.New(rand.NewPCG(seed, number))
+}
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// between draws evenly on a scale of powers.
+func between(r *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(r.Float64()*r.Float64()*float64(most-least))
+}
+
+// draw makes the plan of a seed.
+func draw(o Options) plan {
+	r := stream(o.Seed, "plan")
+	p := plan{
+		nodes: pick(r, 3, 3, 3, 3, 5, 2, 4), lease: pick(r, 300*time.Millisecond, time.Second, 2*time.Second, 2*time.Second),
+		delay: between(r, 50*time.Microsecond, 20*time.Millisecond), jitter: between(r, 10*time.Microsecond, 30*time.Millisecond),
+		sync: between(r, 50*time.Microsecond, 10*time.Millisecond), drift: pick(r, 0, 1e-5, 2e-4, 5e-3),
+		clients: 1 + r.IntN(6), think: between(r, 20*time.Millisecond, 2*time.Second),
+		burst: between(r, 2*time.Second, 20*time.Second), quiet: between(r, 10*time.Second, 2*time.Minute),
+		every: between(r, 4*time.Second, time.Minute),
+	}
+	p.tick = p.lease / 15 // as the defaults are to each other
+	p.policy = base.DefaultPolicy()
+	p.policy.Durability = base.Durability{Level: pick(r, base.Quorum, base.Quorum, base.Quorum, base.One, base.All), When: pick(r, base.Flushed, base.Flushed, base.Applied)}
+	p.policy.DegradeAfter = pick(r, 0, 0, 5*time.Second)
+	if r.IntN(4) == 0 {
+		p.policy.RetentionBytes = 64 << 10
+	}
+	for _, f := range faults {
+		if r.IntN(100) < f.chance && p.nodes >= f.nodes {
+			p.faults = append(p.faults, f.name)
+		}
+	}
+	p.faults = slices.DeleteFunc(p.faults, func(name string) bool { return slices.Contains(o.Without, name) })
+	return p
+}
+
+// String returns the plan for a person.
+func (p plan) String() string {
+	return fmt.Sprintf("%d nodes, lease %v, %s, degrade after %v, retention %d; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
+		p.nodes, p.lease, p.policy.Durability, p.policy.DegradeAfter, p.policy.RetentionBytes, p.delay, p.jitter, p.sync, p.drift,
+		p.clients, p.think, p.burst, p.quiet, p.every, strings.Join(p.faults, " "))
+}
