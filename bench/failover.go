@@ -230,7 +230,7 @@ func (b *bench) runEvent(ctx context.Context, c *cluster, e event, books []*book
 	if err := errors.Join(append(failures, err)...); err != nil {
 		return 0, err
 	}
-	gap := longestGap(books, began.Add(-beforeEvent/2))
+	gap := longestGap(books, began)
 	if e.after != nil {
 		if err := e.after(c, l); err != nil {
 			return gap, err
@@ -314,17 +314,19 @@ func (k *book) write(ctx context.Context, conn *pgx.Conn, last *atomic.Int64) er
 }
 
 // longestGap returns the longest time between acknowledgements, to whomever,
-// since begin.
+// from the last one before begin on.
 func longestGap(books []*book, begin time.Time) time.Duration {
 	var all []time.Time
 	for _, k := range books {
 		at, _ := slices.BinarySearchFunc(k.times, begin, time.Time.Compare)
-		all = append(all, k.times[at:]...)
+		all = append(all, k.times[max(0, at-1):]...)
 	}
 	slices.SortFunc(all, time.Time.Compare)
 	var longest time.Duration
 	for i := 1; i < len(all); i++ {
-		longest = max(longest, all[i].Sub(all[i-1]))
+		if all[i].After(begin) {
+			longest = max(longest, all[i].Sub(all[i-1]))
+		}
 	}
 	return longest
 }
