@@ -26,6 +26,7 @@ const (
 	failoverWriters = 8
 	beforeEvent     = 300 * time.Millisecond // writers run before something happens to the leader
 	afterGap        = 800 * time.Millisecond // and after writes go on
+	settling        = 100 * time.Millisecond // in which a gap still belongs to what has happened
 	longestWait     = 30 * time.Second       // for writes to go on at all
 )
 
@@ -107,6 +108,7 @@ type failoverSums struct {
 	MaxMS         float64   `json:"max_ms"`
 	GoalMS        float64   `json:"goal_ms"`
 	GapsMS        []float64 `json:"gaps_ms"`
+	CalmMS        float64   `json:"calm_max_ms"` // the longest gap when nothing happened
 	Acknowledged  int       `json:"acknowledged"`
 	Refused       int       `json:"refused"` // errors that say that nothing was done
 	Indeterminate int       `json:"indeterminate"`
@@ -222,6 +224,7 @@ func (b *bench) runEvent(ctx context.Context, c *cluster, e event, books []*book
 	time.Sleep(beforeEvent)
 	began := time.Now()
 	err = e.happen(ctx, c, l)
+	over := time.Now().Add(settling)
 	if err == nil {
 		err = awaitWrites(ctx, &last, began)
 	}
@@ -230,7 +233,8 @@ func (b *bench) runEvent(ctx context.Context, c *cluster, e event, books []*book
 	if err := errors.Join(append(failures, err)...); err != nil {
 		return 0, err
 	}
-	gap := longestGap(books, began)
+	gap := longestGap(books, began, over)
+	sums.CalmMS = max(sums.CalmMS, float64(longestGap(books, over.Add(settling), time.Now()).Microseconds())/1000)
 	if e.after != nil {
 		if err := e.after(c, l); err != nil {
 			return gap, err
@@ -314,17 +318,17 @@ func (k *book) write(ctx context.Context, conn *pgx.Conn, last *atomic.Int64) er
 }
 
 // longestGap returns the longest time between acknowledgements, to whomever,
-// from the last one before begin on.
-func longestGap(books []*book, begin time.Time) time.Duration {
+// that ends after one moment and begins before another.
+func longestGap(books []*book, ends, begins time.Time) time.Duration {
 	var all []time.Time
 	for _, k := range books {
-		at, _ := slices.BinarySearchFunc(k.times, begin, time.Time.Compare)
+		at, _ := slices.BinarySearchFunc(k.times, ends, time.Time.Compare)
 		all = append(all, k.times[max(0, at-1):]...)
 	}
 	slices.SortFunc(all, time.Time.Compare)
 	var longest time.Duration
 	for i := 1; i < len(all); i++ {
-		if all[i].After(begin) {
+		if all[i].After(ends) && all[i-1].Before(begins) {
 			longest = max(longest, all[i].Sub(all[i-1]))
 		}
 	}
