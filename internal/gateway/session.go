@@ -80,6 +80,16 @@ func tookTooLong(bound time.Duration) error {
 		WithHint("SET skein.statement_timeout changes the limit")
 }
 
+// Leads implements session.Session.
+func (s *clientSession) Leads() bool {
+	db, ok := s.gateway.directory.Database(s.options.Database)
+	if !ok || db.Leader != s.gateway.directory.Self() {
+		return false
+	}
+	r := s.gateway.local(db)
+	return r != nil && r.Leads()
+}
+
 // TxStatus implements session.Session.
 func (s *clientSession) TxStatus() session.TxStatus {
 	switch {

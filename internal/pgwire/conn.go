@@ -255,5 +255,6 @@ func (c *conn) messageTooLarge(e *tooLarge) {
 // ready ends an exchange.
 func (c *conn) ready() {
 	c.reportToken()
+	c.reportStandby()
 	c.out.ready(c.status())
 }

@@ -104,6 +104,7 @@ func (s *fakeSession) wait(ctx context.Context) error {
 	}
 }
 
+func (s *fakeSession) Leads() bool                { return true }
 func (s *fakeSession) TxStatus() session.TxStatus { return s.status }
 func (s *fakeSession) Set(string, string) error   { return nil }
 func (s *fakeSession) Database() string           { return "main" }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,7 @@ import (
 type local struct {
 	dir         string
 	credentials map[string]string
+	follows     atomic.Bool // its sessions' node does not lead
 
 	mu       sync.Mutex
 	open     int
@@ -102,6 +104,8 @@ func (s *localSession) Describe(_ context.Context, sql string) (*session.Descrip
 	d, _, err := s.conn.Describe(sql, s.guard())
 	return d, err
 }
+
+func (s *localSession) Leads() bool { return !s.gateway.follows.Load() }
 
 func (s *localSession) TxStatus() session.TxStatus {
 	if s.conn.InTransaction() {

@@ -290,6 +290,10 @@ func (c *conn) setReadOnly(name string, on bool) string {
 	if name == "transaction_read_only" {
 		c.readOnly = on
 	}
+	return onOff(on)
+}
+
+func onOff(on bool) string {
 	if on {
 		return "on"
 	}
@@ -300,9 +304,11 @@ func (c *conn) setReadOnly(name string, on bool) string {
 func (c *conn) show(ctx context.Context, name string) (string, error) {
 	switch name {
 	case "skein.report_token":
-		return map[bool]string{true: "on", false: "off"}[c.settings.report], nil
+		return onOff(c.settings.report), nil
 	case "transaction_read_only":
-		return c.setReadOnly("", c.readOnly || c.readOnlyByDefault()), nil
+		return onOff(c.readOnly || c.readOnlyByDefault() || !c.sess.Leads()), nil
+	case "in_hot_standby":
+		return c.standby(), nil
 	}
 	if v, ok := c.settings.get(name); ok {
 		return v, nil
@@ -432,7 +438,10 @@ func (c *conn) setLocal(name, value string) error {
 	if err != nil {
 		return err
 	}
-	if strings.HasPrefix(name, "skein.") && name != "skein.report_token" && !c.settings.session[name] {
+	switch {
+	case name == "transaction_read_only":
+		old = onOff(c.readOnly) // not whether this node follows
+	case strings.HasPrefix(name, "skein.") && name != "skein.report_token" && !c.settings.session[name]:
 		old = "" // its default, which may change
 	}
 	if err := c.setting(name, value); err != nil {

@@ -229,6 +229,7 @@ func (c *conn) openSession(l *login) error {
 // greet sends what a client waits for after it has logged in.
 func (c *conn) greet(l *login) error {
 	c.settings = newSettings(c.s.options.Version, l.user, c.sess.Database())
+	c.settings.initial["in_hot_standby"] = c.standby()
 	c.statements, c.portals = map[string]*statement{}, map[string]*portal{}
 	c.out.send(&pgproto3.AuthenticationOk{})
 	for name, value := range startupSettings(l.parameters) {

@@ -174,6 +174,20 @@ func (c *conn) reportToken() {
 	c.reportSetting("skein.token", token)
 }
 
+// reportStandby tells a client when this node begins or ceases to lead, as a
+// standby of PostgreSQL's does when it is promoted.
+func (c *conn) reportStandby() {
+	if now := c.standby(); now != c.settings.initial["in_hot_standby"] {
+		c.settings.initial["in_hot_standby"] = now
+		c.reportSetting("in_hot_standby", now)
+	}
+}
+
+// standby is what clients that look for a server of one kind among several go
+// by. A node that follows is a standby to them, although it would take their
+// writes and forward them.
+func (c *conn) standby() string { return onOff(!c.sess.Leads()) }
+
 func (c *conn) reportSetting(name, value string) {
 	c.out.send(&pgproto3.ParameterStatus{Name: name, Value: clean(value)})
 }

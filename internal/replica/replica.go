@@ -34,6 +34,10 @@ type Replica interface {
 	// Describe compiles one statement without running it.
 	Describe(ctx context.Context, sql string) (*session.Description, error)
 
+	// Leads says whether this replica leads with a live lease: whether a write
+	// can be acknowledged here just now. It is cheap.
+	Leads() bool
+
 	// Lineage says whether p lies in this replica's history (true also for
 	// positions it has not reached yet in its current epoch). A token whose
 	// position does not has seen writes that a failover dropped.

@@ -78,6 +78,9 @@ type Session interface {
 	Schema(ctx context.Context, sql string, args []base.Value) (Rows, error)
 
 	Database() string
+	// Leads says whether this node leads the database just now, so that
+	// statements need not travel. It is cheap.
+	Leads() bool
 	// Close rolls back an open transaction and frees everything.
 	Close() error
 }

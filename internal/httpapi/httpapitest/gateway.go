@@ -93,6 +93,8 @@ func (s *fakeSession) Query(_ context.Context, sql string, args []base.Value) (s
 	return &fakeRows{g: s.g, at: -1}, nil
 }
 
+func (s *fakeSession) Leads() bool { return true }
+
 func (s *fakeSession) TxStatus() session.TxStatus { return s.status }
 
 func (s *fakeSession) Set(name, value string) error {

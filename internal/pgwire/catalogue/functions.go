@@ -18,7 +18,7 @@ var templates = map[string]string{
 	"has_table_privilege": "1", "has_database_privilege": "1", "has_schema_privilege": "1", "has_column_privilege": "1",
 	"has_any_column_privilege": "1", "has_function_privilege": "1", "has_sequence_privilege": "1", "has_tablespace_privilege": "1",
 	"has_type_privilege": "1", "has_language_privilege": "1", "pg_has_role": "1",
-	"row_security_active": "0", "pg_relation_is_publishable": "0", "pg_is_other_temp_schema": "0", "pg_is_in_recovery": "0",
+	"row_security_active": "0", "pg_relation_is_publishable": "0", "pg_is_other_temp_schema": "0",
 	"pg_my_temp_schema": "0", "pg_is_in_backup": "0", "pg_relation_is_updatable": "28", "pg_column_is_updatable": "1",
 
 	"pg_get_userbyid":      lookup("role", "{0}"),
@@ -90,7 +90,7 @@ var sets = map[string]bool{
 func knownName(name string) bool {
 	_, relation := relations[name]
 	_, function := templates[name]
-	return relation || function || sets[name] || name == "pg_backend_pid" || name == "pg_get_indexdef" || name == "pg_cancel_backend" ||
+	return relation || function || sets[name] || name == "pg_backend_pid" || name == "pg_is_in_recovery" || name == "pg_get_indexdef" || name == "pg_cancel_backend" ||
 		name == "pg_terminate_backend" || name == "pg_sleep"
 }
 
@@ -166,6 +166,11 @@ func (r *rewriter) call(name string, kids []node) (node, bool) {
 		return raw(itoa(r.client.ProcessID)), true
 	case "current_setting":
 		return r.setting(args)
+	case "pg_is_in_recovery":
+		if r.client.Session.Leads() {
+			return raw("0"), true
+		}
+		return raw("1"), true
 	case "pg_get_indexdef":
 		return indexDefinition(args)
 	case "trim":

@@ -12,6 +12,14 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
+// Leads implements replica.Replica.
+func (r *Replica) Leads() bool {
+	r.mu.Lock()
+	lead := r.mu.leading
+	r.mu.Unlock()
+	return lead != nil && lead.acks.leaseLive()
+}
+
 // Status implements replica.Replica.
 func (r *Replica) Status() replica.Status {
 	r.mu.Lock()
