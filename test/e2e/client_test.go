@@ -15,6 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/skeindb/skein/test/process"
 )
 
 // run runs a command of the program to its end.
@@ -26,7 +28,7 @@ func runProgram(program, stdin string, env []string, args ...string) (stdout, st
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = environment(env...)
+	cmd.Env = process.Environment(env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

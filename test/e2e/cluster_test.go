@@ -35,7 +35,7 @@ type node struct {
 	join           []string
 	trust          bool
 	env            []string
-	*process
+	*child
 }
 
 // usedPorts keeps ports of this run apart. Ports are taken from below the range
@@ -119,7 +119,7 @@ func (n *node) arguments() []string {
 
 func (n *node) start() {
 	n.t.Helper()
-	n.process = start(n.t, n.name, n.env, n.arguments()...)
+	n.child = start(n.t, n.name, n.env, n.arguments()...)
 }
 
 // startCluster starts nodes and makes database main on all of them.
@@ -148,8 +148,8 @@ func (c *cluster) whole(database string) {
 	c.t.Helper()
 	eventually(c.t, patience, "a whole cluster", func() error {
 		for _, n := range c.nodes {
-			if n.process != nil && !n.running() {
-				c.t.Fatalf("%s has ended: %v", n.name, n.process.err)
+			if n.child != nil && !n.running() {
+				c.t.Fatalf("%s has ended: %v", n.name, n.Err())
 			}
 		}
 		s, err := c.nodes[0].status()
@@ -254,7 +254,7 @@ func (c *cluster) leader(database string) *node {
 // findLeader is nil when no running node says that it leads.
 func (c *cluster) findLeader(database string) *node {
 	for _, n := range c.nodes {
-		if n.process == nil || !n.running() {
+		if n.child == nil || !n.running() {
 			continue
 		}
 		d, err := n.database(database)

@@ -36,11 +36,11 @@ func portRun(t *testing.T, n int) int {
 }
 
 // devNode finds in what dev has printed where psql may connect.
-func devNode(t *testing.T, p *process) *node {
+func devNode(t *testing.T, p *child) *node {
 	t.Helper()
 	eventually(t, patience, "dev says what to type", func() error {
 		if !p.running() {
-			t.Fatalf("dev has ended: %v\n%s", p.err, p.output)
+			t.Fatalf("dev has ended: %v\n%s", p.Err(), p.output)
 		}
 		if !strings.Contains(p.output.String(), "Ctrl-C stops all nodes") {
 			return fmt.Errorf("so far: %s", p.output)
@@ -92,7 +92,7 @@ func TestDevAsAUser(t *testing.T) {
 }
 
 // stopDev is Ctrl-C; nothing may listen after it.
-func stopDev(t *testing.T, p *process, pg int) {
+func stopDev(t *testing.T, p *child, pg int) {
 	t.Helper()
 	p.signal(syscall.SIGINT)
 	if err := p.wait(t, patience); err != nil {

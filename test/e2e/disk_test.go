@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/skeindb/skein/test/process"
 )
 
 // smallDisk mounts a disk of so many bytes for a node's data folder.
@@ -62,8 +64,7 @@ func TestDiskFull(t *testing.T) {
 func diskFull(t *testing.T, atLeader bool) {
 	c := newCluster(t, 3)
 	for _, n := range c.nodes {
-		n.process = &process{name: n.name, output: &output{}, ended: make(chan struct{})}
-		close(n.process.ended) // smallDisk's cleanup kills whatever runs by then.
+		n.child = &child{process.Ended(n.name), &process.Output{}} // smallDisk's cleanup kills whatever runs by then.
 		smallDisk(t, n, 96<<20)
 	}
 	c.startAll()

@@ -10,13 +10,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/skeindb/skein/test/process"
 )
 
 // bench is pgbench at work.
 type bench struct {
 	t    *testing.T
 	node *node
-	out  *output
+	out  *process.Output
 	cmd  *exec.Cmd
 	end  chan error
 }
@@ -35,10 +37,10 @@ func startBench(t *testing.T, n *node, clients int, lasting time.Duration) *benc
 		t.Fatal(err)
 	}
 	host, port, _ := net.SplitHostPort(n.pg)
-	b := &bench{t: t, node: n, out: &output{}, end: make(chan error, 1)}
+	b := &bench{t: t, node: n, out: &process.Output{}, end: make(chan error, 1)}
 	b.cmd = exec.Command(program, "-h", host, "-p", port, "-U", "bench", "-n", "-M", "prepared", "-c", fmt.Sprint(clients), "-j", "1",
 		"-T", fmt.Sprint(int(lasting.Seconds())), "-P", "1", "--verbose-errors", "-f", script, "main")
-	b.cmd.Env = environment()
+	b.cmd.Env = process.Environment()
 	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := b.cmd.Start(); err != nil {

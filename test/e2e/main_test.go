@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/skeindb/skein/test/process"
 )
 
 // binary is the program under test.
@@ -22,13 +23,9 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if binary = os.Getenv("SKEIN_E2E_BINARY"); binary == "" {
-		binary = filepath.Join(dir, "skein")
-		build := exec.Command("go", "build", "-tags", "wrongclock", "-o", binary, "github.com/skeindb/skein/cmd/skein")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build skein: %v\n%s", err, out)
-			return 1
-		}
+	if binary, err = process.Build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	return m.Run()
 }

@@ -31,7 +31,7 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	w.progress(20)
 	for _, n := range c.nodes {
 		if !n.running() {
-			t.Fatalf("%s has ended: %v", n.name, n.err)
+			t.Fatalf("%s has ended: %v", n.name, n.Err())
 		}
 		if strings.Contains(n.output.String(), "panic") {
 			t.Errorf("%s has panicked", n.name)
@@ -253,7 +253,7 @@ func TestWrongFoldersAndPortsAreRefused(t *testing.T) {
 	second.join = nil
 	twin := second
 	twin.dir, twin.certs = n.dir, n.certs
-	expect("two processes on one folder", twin, n.dir, fmt.Sprint(n.pid), "Hint")
+	expect("two processes on one folder", twin, n.dir, fmt.Sprint(n.PID), "Hint")
 	for _, port := range []string{"pg", "http", "peer"} {
 		busy := second
 		busy.dir += "-" + port
