@@ -22,6 +22,7 @@ type applier struct {
 	replica *Replica
 	conn    *sqlite.Conn
 	rows    *row.Applier
+	named   named
 	buffer  []byte
 }
 
@@ -108,6 +109,9 @@ func (a *applier) apply(frames []byte, limit base.Seq) (at base.Position, err er
 		case entry.Row:
 			if err := a.rows.Apply(e.Body); err != nil {
 				return at, fmt.Errorf("entry %v: %w", e.Position(), err)
+			}
+			if err := a.named.note(a.conn, &e); err != nil {
+				return at, err
 			}
 		case entry.EpochStart:
 		default:

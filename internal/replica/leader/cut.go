@@ -110,6 +110,9 @@ func (a *applier) undo(to, executed base.Seq) error {
 		return err
 	}
 	if err = a.undoEntries(tail, executed); err == nil {
+		err = runOwn(a.conn, undoOperationsSQL, base.IntValue(int64(to)))
+	}
+	if err == nil {
 		err = setPosition(a.conn, base.Position{Epoch: a.replica.changes.EpochAt(to), Seq: to})
 	}
 	if err == nil {

@@ -71,6 +71,7 @@ type writer struct {
 	epoch    base.Epoch
 	conn     *sqlite.Conn
 	recorder *row.Recorder
+	named    named
 	acks     *acks
 	inbox    chan job
 	usual    float64 // how many writes a batch had lately
@@ -255,6 +256,9 @@ func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob
 	if err := checkEntry(&e); err != nil {
 		return end, err
 	}
+	if err := w.named.note(w.conn, &e); err != nil {
+		return end, err
+	}
 	w.buffer = entry.Append(w.buffer, &e)
 	return e.Last(), nil
 }
@@ -362,6 +366,10 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 		j.err = canceled(context.Cause(j.ctx))
 		return false
 	}
+	if repeated, err := w.repeat(j); repeated || err != nil {
+		j.err = err
+		return false
+	}
 	w.conn.SetInterrupt(j.ctx)
 	w.conn.SetGuard(guardOf(j.request.Guard))
 	defer w.conn.SetGuard(sqlite.GuardOwn)
@@ -381,6 +389,19 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 	}
 	w.recorder.Rewind(mark)
 	return false
+}
+
+// repeat answers a job whose client has named it and that was done already,
+// from what is remembered of it.
+func (w *writer) repeat(j *writeJob) (repeated bool, err error) {
+	if !j.request.Operation.Named() {
+		return false, nil
+	}
+	op, found, err := findOperation(w.conn, j.request.Operation)
+	if found {
+		j.result = replica.WriteResult{Result: session.Result{RowsAffected: op.rows}}
+	}
+	return found, err
 }
 
 func (w *writer) runStatement(j *writeJob, s replica.Statement) error {
