@@ -91,7 +91,7 @@ func (r *Replica) undo(ctx context.Context, to base.Seq, size int) error {
 		if err := a.undo(to, executed); err != nil {
 			return err
 		}
-		r.executed.cut(to, historyGone())
+		r.setExecuted(to, historyGone())
 		r.handle.undone()
 	}
 	if _, _, err := a.conn.Checkpoint(sqlite.CheckpointFull); err != nil {

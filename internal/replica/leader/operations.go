@@ -160,7 +160,7 @@ func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.S
 
 // Seen implements replica.Replica. What is not safe yet may be undone, and its
 // numbers given to other writes; so it does not count.
-func (r *Replica) Seen() base.Seq { return min(r.executed.get(), r.safe.get()) }
+func (r *Replica) Seen() base.Seq { return min(base.Seq(r.applied.Load()), r.safe.get()) }
 
 func (a *acks) report(seq base.Seq) string {
 	a.mu.Lock()

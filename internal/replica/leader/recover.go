@@ -141,7 +141,7 @@ func (r *Replica) openFile(ctx context.Context) error {
 		return errors.Join(err, db.Close())
 	}
 	r.handle.set(db)
-	r.executed.cut(at.Seq, nil)
+	r.setExecuted(at.Seq, nil)
 	return r.compare(at)
 }
 

@@ -235,6 +235,7 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 		return nil
 	}
 	j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: last}
+	w.pending.refused = true // The client's savepoints end with SQLite's transaction.
 	return w.seal([]*writeJob{j}, last)
 }
 
