@@ -12,8 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ type settings struct {
 	shrink  bool
 	quiet   bool
 	history string
+	profile string
 }
 
 func main() {
@@ -45,10 +48,11 @@ func main() {
 	flag.BoolVar(&s.twice, "twice", false, "run each seed twice and compare what happened")
 	flag.BoolVar(&s.shrink, "shrink", true, "switch off the faults that a failure does not need")
 	flag.BoolVar(&s.quiet, "q", false, "print failures and the total only")
+	flag.StringVar(&s.profile, "profile", "", "a file for a profile of the processor's time")
 	testing.Init() // Virtual time comes from package testing.
 	flag.Parse()
 	inTest(func(t *testing.T) {
-		if err := s.run(t); err != nil {
+		if err := s.profiled(t); err != nil {
 			fmt.Fprintln(os.Stderr, "skeinsim:", err)
 			os.Exit(1)
 		}
@@ -68,6 +72,22 @@ type total struct {
 	simulated, spent time.Duration
 	events           int64
 	counts           sim.Counts
+}
+
+func (s settings) profiled(t *testing.T) error {
+	if s.profile == "" {
+		return s.run(t)
+	}
+	f, err := os.Create(s.profile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return s.run(t)
 }
 
 func (s settings) run(t *testing.T) error {
@@ -116,21 +136,16 @@ func (s settings) options(seed uint64) sim.Options {
 // one runs a seed and tells what came of it.
 func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 	o := s.options(seed)
-	if s.trace != "" {
-		f, err := os.Create(s.trace)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		o.Trace = f
-	}
-	r, spent, err := simulate(t, o)
+	r, spent, err := traced(t, o, s.trace)
 	if err != nil {
 		return err
 	}
-	o.Trace = nil
 	if s.twice {
-		again, _, err := simulate(t, o)
+		second := s.trace
+		if second != "" {
+			second += ".2"
+		}
+		again, _, err := traced(t, o, second)
 		if err != nil {
 			return err
 		}
@@ -163,6 +178,20 @@ func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 	return nil
 }
 
+// traced runs a seed and writes down what happened, if there is a file to.
+func traced(t *testing.T, o sim.Options, name string) (*sim.Result, time.Duration, error) {
+	if name == "" {
+		return simulate(t, o)
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	o.Trace = f
+	return simulate(t, o)
+}
+
 // reduce switches off the faults that a failure does not need.
 func (s settings) reduce(t *testing.T, o sim.Options, r *sim.Result) error {
 	for _, name := range r.Faults {
@@ -193,12 +222,21 @@ func (t *total) add(r *sim.Result, spent time.Duration) {
 	t.counts.Elections += r.Counts.Elections
 }
 
+// processorTime is what this process has used: others may be on the machine.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // simulate runs a seed.
 func simulate(t *testing.T, o sim.Options) (*sim.Result, time.Duration, error) {
 	var r *sim.Result
-	began := time.Now()
+	began := processorTime()
 	t.Run(fmt.Sprint("seed ", o.Seed), func(t *testing.T) { r = sim.Run(t, o) })
-	spent := time.Since(began)
+	spent := processorTime() - began
 	if r == nil {
 		return nil, 0, fmt.Errorf("seed %d: the run came to no end", o.Seed)
 	}

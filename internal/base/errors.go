@@ -57,9 +57,7 @@ type Error struct {
 	Hint     string  // what to do next; may be empty
 	SQLState string  // five characters; empty means that of the kind
 	Leader   NodeID  // for KindNotLeader, who leads, when known
-	// Operation names the write whose outcome is indeterminate, to ask with.
-	Operation string
-	Err       error // the cause; may be nil
+	Err      error   // the cause; may be nil
 }
 
 // Errorf makes an *Error of a kind with a message.

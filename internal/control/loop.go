@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/env"
 )
 
 // loop is what Run's goroutine owns.
@@ -71,22 +73,43 @@ func (l *loop) run(ctx context.Context) error {
 	timer := l.c.env.Clock.NewTimer(phase)
 	defer timer.Stop()
 	for {
-		var err error
-		select {
-		case <-ctx.Done():
+		err := l.next(timer)
+		if errors.Is(err, errLoopEnds) {
 			return nil
-		case <-l.c.closing:
-			return nil
-		case f := <-l.c.inbox:
-			err = l.safely(func() error { return l.take(f) })
-		case <-timer.C():
-			timer.Reset(l.c.o.TickInterval)
-			err = l.safely(l.tick)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// errLoopEnds is the end that was asked for.
+var errLoopEnds = errors.New("the loop is to end")
+
+// next waits for one thing and does it. A tick that is due comes before what
+// else came in while the loop was at its disk: events that keep coming never
+// keep it waiting, and the order is always the same.
+func (l *loop) next(timer env.Timer) error {
+	select {
+	case <-timer.C():
+		return l.tickNow(timer)
+	default:
+	}
+	select {
+	case <-l.ctx.Done():
+		return errLoopEnds
+	case <-l.c.closing:
+		return errLoopEnds
+	case f := <-l.c.inbox:
+		return l.safely(func() error { return l.take(f) })
+	case <-timer.C():
+		return l.tickNow(timer)
+	}
+}
+
+func (l *loop) tickNow(timer env.Timer) error {
+	timer.Reset(l.c.o.TickInterval)
+	return l.safely(l.tick)
 }
 
 // safely turns the library's deliberate panics into an error that stops the

@@ -138,6 +138,11 @@ func (p *proposal) run(ctx context.Context) (catalog.Result, error) {
 
 // wait pauses between attempts, until the control group moves at the latest.
 func (p *proposal) wait(ctx context.Context, moved <-chan struct{}, ticks int) (catalog.Result, bool, error) {
+	select {
+	case r := <-p.applied: // It counts before whatever else is so by now.
+		return r, true, nil
+	default:
+	}
 	timer := p.c.env.Clock.NewTimer(time.Duration(ticks) * p.c.o.TickInterval)
 	defer timer.Stop()
 	select {
@@ -248,6 +253,11 @@ func (p *proposal) attemptHere(ctx context.Context, v view) (catalog.Result, boo
 	}
 	for {
 		now, moved := p.c.published.get()
+		select {
+		case r := <-p.applied: // It counts before whatever else is so by now.
+			return r, true, nil
+		default:
+		}
 		if now.leader != v.leader || now.term != v.term {
 			return catalog.Result{}, false, nil
 		}

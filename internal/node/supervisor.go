@@ -83,6 +83,9 @@ func (s *supervisor) supervise() {
 		silent := s.feed(step, state, t)
 		again := false
 		for !again {
+			if closed(changed) {
+				break // The newest state comes before events that may be about it.
+			}
 			timer := n.env.Clock.NewTimer(max(time.Millisecond, min(silent, core.Next(n.now())).Sub(n.now())))
 			select {
 			case <-moved:
@@ -103,6 +106,15 @@ func (s *supervisor) supervise() {
 			}
 			timer.Stop()
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

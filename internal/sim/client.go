@@ -59,7 +59,24 @@ func (c *client) work(ctx context.Context) {
 			c.once(ctx)
 			c.pause(ctx, c.spread(p.think))
 		}
-		c.pause(ctx, c.spread(p.quiet))
+		c.rest(ctx, c.spread(p.quiet))
+	}
+}
+
+// rest is a quiet time, which a fault may end.
+func (c *client) rest(ctx context.Context, d time.Duration) {
+	curious := c.random.IntN(3) == 0
+	t := time.NewTimer(c.world.instants.wait(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-c.world.nextTrouble():
+		if curious {
+			c.pause(ctx, c.spread(c.world.plan.think))
+			return
+		}
+		c.pause(ctx, d)
 	}
 }
 

@@ -14,14 +14,15 @@ import (
 type instants struct {
 	mu     sync.Mutex // guards what follows
 	booked map[int64]bool
+	limit  int // how many are remembered before those that have passed are forgotten
 	began  time.Time
 }
 
-// maxBooked is when instants that have passed are forgotten.
-const maxBooked = 8192
+// fewBooked is the least of that limit.
+const fewBooked = 1024
 
 func newInstants() *instants {
-	return &instants{booked: make(map[int64]bool), began: time.Now()}
+	return &instants{booked: make(map[int64]bool), limit: fewBooked, began: time.Now()}
 }
 
 // since is the run's own time.
@@ -40,12 +41,14 @@ func (i *instants) wait(d time.Duration) time.Duration {
 		at++
 	}
 	i.booked[at] = true
-	if len(i.booked) > maxBooked {
-		for old := range i.booked {
-			if old < now {
-				delete(i.booked, old)
+	if len(i.booked) > i.limit {
+		coming := make(map[int64]bool, fewBooked)
+		for at := range i.booked {
+			if at >= now {
+				coming[at] = true
 			}
 		}
+		i.booked, i.limit = coming, 4*len(coming)+fewBooked
 	}
 	return time.Duration(at - now)
 }

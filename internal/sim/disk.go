@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -56,32 +57,27 @@ type disk struct {
 	gate    *gate
 	latency func(name string) time.Duration // of a sync
 	sleep   func(time.Duration)
-
-	mu      sync.Mutex // guards what follows
-	failing int        // how many of the next syncs fail
 }
 
 func (d *disk) name(path string) string { return strings.TrimPrefix(path, "/"+d.prefix) }
 
-// failSyncs makes the next syncs fail.
-func (d *disk) failSyncs(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failing = n
+// failSync makes the next sync fail, of whatever file it is. What it was to make
+// durable is then durable or not, and no later sync makes it so.
+func (d *disk) failSync() {
+	var done atomic.Bool
+	d.Inject(func(c crashfs.Call) error {
+		if (c.Op == crashfs.OpSync || c.Op == crashfs.OpSyncDir) && done.CompareAndSwap(false, true) {
+			return syscall.EIO
+		}
+		return nil
+	})
 }
 
-// sync is the cost of a sync, and its failure if one is due.
-func (d *disk) sync(name string) error {
+// slow is the cost of a sync.
+func (d *disk) slow(name string) {
 	d.gate.pass()
 	d.sleep(d.latency(name))
 	d.gate.pass()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.failing > 0 {
-		d.failing--
-		return syscall.EIO
-	}
-	return nil
 }
 
 // OpenFile implements env.FS.
@@ -129,9 +125,7 @@ func (d *disk) Stat(name string) (fs.FileInfo, error) { return d.Disk.Stat(d.nam
 
 // SyncDir implements env.FS.
 func (d *disk) SyncDir(name string) error {
-	if err := d.sync(d.name(name)); err != nil {
-		return &fs.PathError{Op: "sync", Path: name, Err: err}
-	}
+	d.slow(d.name(name))
 	return d.Disk.SyncDir(d.name(name))
 }
 
@@ -158,8 +152,6 @@ func (f *file) Truncate(size int64) error {
 
 // Sync implements env.File.
 func (f *file) Sync() error {
-	if err := f.disk.sync(f.name); err != nil {
-		return err
-	}
+	f.disk.slow(f.name)
 	return f.File.Sync()
 }

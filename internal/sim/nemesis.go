@@ -49,7 +49,6 @@ var faults = []fault{
 type nemesis struct {
 	*world
 	random *rand.Rand
-	name   string // of the fault that is being drawn
 	due    []undoing
 	rotten *slot // the one node whose stored bytes may change, so that a quorum can heal it
 	moved  bool  // a node has been replaced: that uses up what redundancy there is
@@ -115,7 +114,7 @@ func (n *nemesis) strike() {
 	if !slices.Contains(n.plan.faults, f.name) {
 		return
 	}
-	n.name = f.name
+	n.wakeClients()
 	if undo := f.begin(n); undo != nil {
 		n.due = append(n.due, undoing{n.instants.since() + lasts, f.name, undo})
 	}
@@ -159,6 +158,9 @@ func (n *nemesis) killOne() func() {
 func (n *nemesis) blackout() func() {
 	n.event("blackout", nil, "power lost everywhere")
 	all := n.members()
+	for _, s := range all {
+		n.silence(s)
+	}
 	for _, s := range all {
 		n.kill(s, true)
 	}
@@ -329,7 +331,7 @@ func (n *nemesis) failSync() func() {
 	s := n.any()
 	if l := n.running(s); l != nil {
 		n.event("failsync", s, "the next sync fails")
-		l.disk.failSyncs(1)
+		l.disk.failSync()
 	}
 	return nil
 }

@@ -91,8 +91,8 @@ func draw(o Options) plan {
 		nodes: pick(r, 3, 3, 3, 3, 5, 2, 4), lease: pick(r, 300*time.Millisecond, time.Second, 2*time.Second, 2*time.Second),
 		delay: between(r, 50*time.Microsecond, 20*time.Millisecond), jitter: between(r, 10*time.Microsecond, 30*time.Millisecond),
 		sync: between(r, 50*time.Microsecond, 10*time.Millisecond), drift: pick(r, 0, 1e-5, 2e-4, 5e-3),
-		clients: 1 + r.IntN(6), think: between(r, 20*time.Millisecond, 2*time.Second),
-		burst: between(r, 2*time.Second, 20*time.Second), quiet: between(r, 10*time.Second, 2*time.Minute),
+		clients: 1 + r.IntN(5), think: between(r, 20*time.Millisecond, 3*time.Second),
+		burst: between(r, 2*time.Second, 15*time.Second), quiet: between(r, 20*time.Second, 4*time.Minute),
 		every: between(r, 4*time.Second, time.Minute),
 	}
 	p.tick = p.lease / 15 // as the defaults are to each other

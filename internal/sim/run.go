@@ -228,7 +228,7 @@ func (w *world) heal() {
 			continue
 		}
 		s.life.gate.release()
-		s.life.disk.failSyncs(0)
+		s.disk.Inject(nil)
 	}
 	for _, a := range w.slots {
 		for _, b := range w.slots {

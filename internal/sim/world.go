@@ -38,6 +38,7 @@ type world struct {
 	history  check.History
 	failures []string
 	leaders  map[base.Epoch]string
+	trouble  chan struct{} // closed at the next fault
 	counts   Counts
 }
 
@@ -99,7 +100,7 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func newWorld(o Options) *world {
-	w := &world{options: o, plan: draw(o), instants: newInstants(), leaders: make(map[base.Epoch]string)}
+	w := &world{options: o, plan: draw(o), instants: newInstants(), leaders: make(map[base.Epoch]string), trouble: make(chan struct{})}
 	w.trace = newTrace(w.instants.since, o.Trace)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.net = mem.NewNetwork(&env.Env{
@@ -137,6 +138,20 @@ func (w *world) calmLink(a, b *slot) {
 	w.net.SetJitter(a.id, b.id, w.plan.jitter)
 	w.net.SetLoss(a.id, b.id, 0)
 	w.net.Heal(a.id, b.id)
+}
+
+// wakeClients ends the quiet of clients that want to see a fault.
+func (w *world) wakeClients() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.trouble)
+	w.trouble = make(chan struct{})
+}
+
+func (w *world) nextTrouble() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trouble
 }
 
 // fail notes that the run has gone wrong.
@@ -294,6 +309,7 @@ func (w *world) kill(s *slot, power bool) {
 	if s.life == nil {
 		return
 	}
+	w.silence(s)
 	w.net.Kill(s.id)
 	if power {
 		s.disk = s.disk.CrashClone(s.random.Uint64())
@@ -301,6 +317,15 @@ func (w *world) kill(s *slot, power bool) {
 		s.disk = s.disk.Clone()
 	}
 	w.end(s)
+}
+
+// silence has nothing heard any more of what runs in a slot.
+func (w *world) silence(s *slot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.life != nil {
+		s.life.dead = true
+	}
 }
 
 // stop ends a node's process in order, and returns when it has ended.

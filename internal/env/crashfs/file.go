@@ -197,17 +197,17 @@ func (n *node) record(c change) {
 // left shorter than the change expects is grown with zeros.
 func (c change) apply(image []byte) []byte {
 	if c.resize {
-		return sized(image, c.size)
+		return sized(image, c.size, 0)
 	}
 	if end := c.offset + int64(len(c.data)); end > int64(len(image)) {
-		image = sized(image, end)
+		image = sized(image, end, min(end, 1<<20))
 	}
 	copy(image[c.offset:], c.data)
 	return image
 }
 
-// sized cuts an image or grows it with zeros.
-func sized(image []byte, size int64) []byte {
+// sized cuts an image or grows it with zeros, with room for some more.
+func sized(image []byte, size, more int64) []byte {
 	if size <= int64(len(image)) {
 		return image[:size:size]
 	}
@@ -216,7 +216,7 @@ func sized(image []byte, size int64) []byte {
 		clear(grown[len(image):])
 		return grown
 	}
-	grown := make([]byte, size, size+size/4)
+	grown := make([]byte, size, size+more)
 	copy(grown, image)
 	return grown
 }

@@ -37,8 +37,8 @@ func (r *Replica) Status() replica.Status {
 	s.Age = r.age()
 	s.Appended, s.Flushed = r.changes.End(), r.changes.Flushed()
 	s.Safe = r.safe.get()
-	applied := base.Seq(r.applied.Load())
-	s.Applied = base.Position{Epoch: r.changes.EpochAt(applied), Seq: applied}
+	executed := r.executed.get()
+	s.Applied = base.Position{Epoch: r.changes.EpochAt(executed), Seq: executed}
 	s.LogStart, s.LogBytes = r.changes.Start(), r.changes.Bytes()
 	s.FileBytes = r.fileBytes()
 	if lead != nil {
