@@ -200,7 +200,7 @@ func readError(address string, response *http.Response) error {
 		return base.Errorf(base.KindUnavailable, "%s answered %s, and not as a skein node does", address, response.Status).
 			WithHint("Does the URL name a node's HTTP address?")
 	}
-	e := &base.Error{Kind: body.Kind, Message: body.Message, Outcome: body.Outcome, Hint: body.Hint, SQLState: body.SQLState}
+	e := &base.Error{Kind: body.Kind, Message: body.Message, Outcome: body.Outcome, Hint: body.Hint, SQLState: body.SQLState, Operation: body.Operation}
 	if id, err := base.ParseNodeID(body.Leader); err == nil {
 		e.Leader = id
 	}

@@ -57,7 +57,9 @@ type Error struct {
 	Hint     string  // what to do next; may be empty
 	SQLState string  // five characters; empty means that of the kind
 	Leader   NodeID  // for KindNotLeader, who leads, when known
-	Err      error   // the cause; may be nil
+	// Operation names the write whose outcome is indeterminate, to ask with.
+	Operation string
+	Err       error // the cause; may be nil
 }
 
 // Errorf makes an *Error of a kind with a message.

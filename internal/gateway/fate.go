@@ -16,7 +16,7 @@ const resolveWait = 10 * time.Second
 // newOperation names a write.
 func (g *Gateway) newOperation() (op replica.OperationID) {
 	g.env.Rand.Read(op[:])
-	return op
+	return op.Unnamed()
 }
 
 // sent is a named write on its way to the leader of a database's epoch, which

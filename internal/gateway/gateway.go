@@ -118,10 +118,12 @@ func (g *Gateway) atLeader(ctx context.Context, name string, f func(ctx context.
 		if !ok {
 			return noDatabase(name)
 		}
-		var err error = base.Errorf(base.KindNoLeader, "database %s has no leader just now", name).
-			WithHint("skein status shows why; the statement was not executed")
+		var err error
 		if db.Leader != 0 {
 			err = f(ctx, db)
+		} else {
+			err = base.Errorf(base.KindNoLeader, "database %s has no leader just now", name).
+				WithHint("skein status shows why; the statement was not executed")
 		}
 		if err == nil || !retriable(err) || g.env.Clock.Now().After(deadline) {
 			return err

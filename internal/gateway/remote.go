@@ -23,19 +23,12 @@ const (
 const maxForwardBytes = 8 << 20
 
 // writeAt has the leader of db execute an autocommit write, here or there. When
-// the answer of another node is lost with it, the next leader is asked what has
-// become of the write. known is what the session has seen of the database.
+// its answer is lost with it, the next leader is asked what has become of the
+// write. known is what the session has seen of the database.
 func (g *Gateway) writeAt(ctx context.Context, db Database, q replica.WriteRequest, known base.Position) (*replica.WriteResult, error) {
-	if db.Leader == g.directory.Self() {
-		r := g.local(db)
-		if r == nil {
-			return nil, notReady(db)
-		}
-		return r.Write(ctx, q)
-	}
-	s := g.name(db, g.newOperation(), known)
-	q.Operation, q.Epoch = s.operation, db.Epoch
-	res, err := g.sendWrite(ctx, db, q)
+	s := g.name(db, q.Operation, known)
+	q.Epoch = db.Epoch
+	res, err := g.execute(ctx, db, q)
 	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
 		return res, err
 	}
@@ -48,6 +41,17 @@ func (g *Gateway) writeAt(ctx context.Context, db Database, q replica.WriteReque
 
 func notReady(db Database) error {
 	return base.Errorf(base.KindUnavailable, "this node leads %s and its replica is not ready", db.Name)
+}
+
+func (g *Gateway) execute(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
+	if db.Leader != g.directory.Self() {
+		return g.sendWrite(ctx, db, q)
+	}
+	r := g.local(db)
+	if r == nil {
+		return nil, notReady(db)
+	}
+	return r.Write(ctx, q)
 }
 
 func (g *Gateway) sendWrite(ctx context.Context, db Database, q replica.WriteRequest) (*replica.WriteResult, error) {
@@ -252,8 +256,13 @@ func (g *Gateway) beginReadAt(ctx context.Context, db Database, q replica.ReadRe
 
 // openTx opens the stream; it outlives ctx, which bounds the beginning only.
 func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remoteTx, error) {
-	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	lasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	lasting, forget := g.whileAlive(lasting, db)
+	cancel := func(cause error) {
+		end(cause)
+		forget()
+	}
+	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
 	defer stop()
 	s, err := g.transport.OpenStream(lasting, db.Leader, txService, header)
 	if err != nil {
@@ -267,8 +276,11 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 	}
 	if err != nil {
 		cancel(err)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil, stopped(ctx)
+		case context.Cause(lasting) == errLeaderSilent:
+			return nil, errLeaderSilent
 		}
 		return nil, endOfStream(err)
 	}

@@ -21,10 +21,11 @@ type clientSession struct {
 
 	settings settings
 	token    token.Token
-	last     session.Result // of the last statement that reached a database
-	commit   session.Result // of the last commit
-	tx       *transaction   // nil outside a transaction
-	reading  session.Rows   // an autocommit read that is still open
+	last     session.Result      // of the last statement that reached a database
+	commit   session.Result      // of the last commit
+	named    replica.OperationID // the last write that had a name, the client's or the gateway's
+	tx       *transaction        // nil outside a transaction
+	reading  session.Rows        // an autocommit read that is still open
 
 	running struct {
 		sync.Mutex // guards cancel

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqltext"
 	"github.com/skeindb/skein/internal/token"
@@ -18,6 +19,7 @@ type settings struct {
 	read             readLevel
 	durability       base.Durability // zero: the database's
 	statementTimeout time.Duration   // 0: none for reads, writeTimeout for writes
+	operation        string          // the client's name for its next write; "": none
 }
 
 // describeHere recognises what never reaches a database.
@@ -112,6 +114,12 @@ func (s *clientSession) Set(name, value string) error {
 		if err == nil {
 			s.settings.durability = d
 		}
+	case "skein.operation":
+		if len(value) > replica.MaxOperationName {
+			err = base.Errorf(base.KindInvalid, "skein.operation: a name has at most %d bytes, this one has %d", replica.MaxOperationName, len(value))
+		} else {
+			s.settings.operation = value
+		}
 	case "skein.statement_timeout":
 		var d time.Duration
 		if d, err = parseTimeout(value); err == nil {
@@ -125,7 +133,7 @@ func (s *clientSession) Set(name, value string) error {
 
 func noSetting(name string) error {
 	e := base.Errorf(base.KindInvalid, "there is no setting %q to set", name).
-		WithHint("skein.token, skein.read, skein.durability and skein.statement_timeout can be set")
+		WithHint("skein.token, skein.read, skein.durability, skein.operation and skein.statement_timeout can be set")
 	e.SQLState = "42704"
 	return e
 }
@@ -180,7 +188,7 @@ func parseTimeout(value string) (time.Duration, error) {
 }
 
 // Show implements session.Session.
-func (s *clientSession) Show(_ context.Context, name string) (string, error) {
+func (s *clientSession) Show(ctx context.Context, name string) (string, error) {
 	db, _ := s.gateway.directory.Database(s.options.Database)
 	switch strings.ToLower(name) {
 	case "skein.token":
@@ -194,6 +202,10 @@ func (s *clientSession) Show(_ context.Context, name string) (string, error) {
 		return s.settings.durability.String(), nil
 	case "skein.statement_timeout":
 		return s.settings.statementTimeout.String(), nil
+	case "skein.operation":
+		return s.settings.operation, nil
+	case "skein.outcome":
+		return s.outcome(ctx)
 	case "skein.reached":
 		return s.reached(), nil
 	case "skein.last_read":
@@ -211,7 +223,7 @@ func (s *clientSession) Show(_ context.Context, name string) (string, error) {
 		return db.Name, nil
 	}
 	e := base.Errorf(base.KindInvalid, "there is no setting %q", name).
-		WithHint("skein.token, read, durability, statement_timeout, reached, last_read, leader, node, epoch and database can be shown")
+		WithHint("skein.token, read, durability, operation, outcome, statement_timeout, reached, last_read, leader, node, epoch and database can be shown")
 	e.SQLState = "42704"
 	return "", e
 }

@@ -22,7 +22,8 @@ type transaction struct {
 	last   session.Result  // of the last read
 	writer replica.WriteTx // the leader's writer, from the first write on
 
-	savepoints    []string // set before the first write, as SAVEPOINT statements
+	operation     replica.OperationID // names the commit; set when the writer is taken
+	savepoints    []string            // set before the first write, as SAVEPOINT statements
 	failed        bool
 	changedSchema bool
 }
@@ -124,10 +125,21 @@ func (t *transaction) takeWriter(ctx context.Context, guard replica.Guard) error
 	}
 	ctx, stop := s.gateway.env.Clock.WithTimeout(ctx, writeTimeout, base.Errorf(base.KindTimeout, "other writes held the writer for %v", writeTimeout))
 	defer stop()
+	t.operation = s.takeOperation()
 	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
 		t.database, t.at, q.Epoch = db.ID, db, db.Epoch
-		t.writer, err = s.gateway.beginWriteAt(ctx, db, q)
-		return err
+		if t.writer, err = s.gateway.beginWriteAt(ctx, db, q); err != nil || !t.operation.Named() {
+			return err
+		}
+		// While the writer is held nobody else can use the name.
+		fate, err := s.gateway.askFate(ctx, db, t.operation, 0)
+		if err == nil && fate.Found {
+			err = appliedAlready(fate)
+		}
+		if err != nil {
+			t.writer.Rollback()
+		}
+		return harmlessUnlessDone(err)
 	})
 	if err != nil {
 		t.writer = nil
@@ -186,16 +198,16 @@ func (t *transaction) commit(ctx context.Context) (session.Result, error) {
 		return t.last, nil
 	}
 	g := t.session.gateway
-	s := g.name(t.at, g.newOperation(), t.session.token.Get(t.database))
+	s := g.name(t.at, t.operation, t.session.token.Get(t.database))
 	res, err := t.writer.Commit(ctx, t.session.settings.durability, s.operation)
 	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
-		return res, err
+		return res, askable(err, s.operation)
 	}
 	res, err = g.resolve(ctx, s, err)
 	if err != nil && retriable(err) {
 		err = lostTx(err) // It was certainly not kept.
 	}
-	return res, err
+	return res, askable(err, s.operation)
 }
 
 func (t *transaction) rollback() {

@@ -14,6 +14,7 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 	defer stop()
 	q := replica.WriteRequest{
 		Statements: []replica.Statement{st.Statement}, Durability: s.settings.durability, Guard: st.guard,
+		Operation: s.takeOperation(),
 	}
 	var res *replica.WriteResult
 	var at base.DatabaseID
@@ -23,7 +24,7 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, askable(err, q.Operation)
 	}
 	s.saw(at, res.Result)
 	if len(st.description.Columns) > 0 && len(res.Columns) == 0 {

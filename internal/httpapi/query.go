@@ -18,6 +18,7 @@ type QueryRequest struct {
 	Token      string  `json:"token"`      // or the Skein-Token header
 	Read       string  `json:"read"`       // skein.read
 	Durability string  `json:"durability"` // skein.durability
+	Operation  string  `json:"operation"`  // skein.operation
 }
 
 // QueryResult is its answer. Of a statement that returned no rows Columns and
@@ -70,9 +71,38 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) (any, error) {
 	return result, nil
 }
 
+// OperationOutcome is what has become of a named write.
+type OperationOutcome struct {
+	Operation string `json:"operation"`
+	Outcome   string `json:"outcome"` // "applied", "not applied" or "unknown"
+}
+
+// outcome tells what has become of a write that the client has named, or that an
+// error of outcome indeterminate names.
+func (a *API) outcome(_ http.ResponseWriter, r *http.Request) (any, error) {
+	id := identityOf(r.Context())
+	s, err := a.options.Gateway.Open(r.Context(), session.Options{
+		User: id.user, Trusted: id.trusted, Database: r.PathValue("name"), FrontEnd: "http", RemoteAddr: r.RemoteAddr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	name := r.PathValue("operation")
+	if err := s.Set("skein.operation", name); err != nil {
+		return nil, err
+	}
+	outcome, err := s.Show(r.Context(), "skein.outcome")
+	if err != nil {
+		return nil, err
+	}
+	return OperationOutcome{Operation: name, Outcome: outcome}, nil
+}
+
 func (q *QueryRequest) settings(s session.Session) error {
 	for _, setting := range [][2]string{
 		{"skein.token", q.Token}, {"skein.read", q.Read}, {"skein.durability", q.Durability},
+		{"skein.operation", q.Operation},
 	} {
 		if setting[1] == "" {
 			continue

@@ -60,6 +60,7 @@ func (a *API) routes() http.Handler {
 	add("GET /v1/databases/{name}/orphans", signed, quick, a.orphans)
 	add("GET /v1/databases/{name}/hash", signed, query, a.hash)
 	add("POST /v1/databases/{name}/query", signed, query, a.query)
+	add("GET /v1/databases/{name}/operations/{operation}", signed, quick, a.outcome)
 	add("GET /v1/nodes", signed, quick, a.listNodes)
 	add("DELETE /v1/nodes/{id}", signed, quick, a.removeNode)
 	add("GET /v1/users", signed, quick, a.listUsers)
@@ -200,6 +201,7 @@ func (a *API) fail(w *answer, r *http.Request, err error) {
 	}
 	send(w, e.HTTPStatus(), Error{
 		Kind: e.Kind, Message: e.Error(), Outcome: outcome, Hint: e.Hint, SQLState: e.State(), Leader: IDString(e.Leader),
+		Operation: e.Operation,
 	})
 }
 

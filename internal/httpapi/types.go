@@ -321,6 +321,8 @@ type Error struct {
 	Hint     string       `json:"hint,omitempty"`
 	SQLState string       `json:"sqlstate,omitempty"`
 	Leader   string       `json:"leader,omitempty"` // node id, for not_leader
+	// Operation names the write whose outcome is indeterminate, to ask with.
+	Operation string `json:"operation,omitempty"`
 }
 
 // IDString is id as text, "" for zero.

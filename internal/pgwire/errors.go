@@ -39,6 +39,9 @@ func clean(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") }
 func detail(e *base.Error) string {
 	switch e.Outcome {
 	case base.Indeterminate:
+		if e.Operation != "" {
+			return "indeterminate: the change may have been made, or not; its operation is " + e.Operation
+		}
 		return "indeterminate: the change may have been made, or not"
 	case base.Done:
 		return "done: the change stands"

@@ -69,16 +69,14 @@ type WriteRequest struct {
 	// MaxResultBytes bounds what RETURNING may give back; 0 means 64 MiB.
 	MaxResultBytes int
 	// Operation names the write, so that its fate can be asked for when its
-	// answer was lost; the zero id names nothing.
+	// answer was lost. One that a client has named is not executed again: the
+	// result is what is remembered of it.
 	Operation OperationID
 	// Epoch, when not zero, is the only one in which the write may be executed;
 	// in another it is refused as KindNotLeader. Without it an operation that
 	// was not found in a later epoch might still come.
 	Epoch base.Epoch
 }
-
-// OperationID names one write, whoever executes it. It is drawn at random.
-type OperationID [10]byte
 
 // Fate is what has become of an operation.
 type Fate struct {

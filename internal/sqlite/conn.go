@@ -299,6 +299,9 @@ func (c *Conn) forget() {
 	c.cache.clear()
 }
 
+// SchemaChanging says that the open transaction holds a schema change.
+func (c *Conn) SchemaChanging() bool { return c.schemaChanged }
+
 // announceSchema reports a schema change once it is committed.
 func (c *Conn) announceSchema() {
 	if !c.schemaChanged || c.InTransaction() {

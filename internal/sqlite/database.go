@@ -91,6 +91,8 @@ type Database struct {
 	tool chan *Conn
 	// walFile is the -wal as the tool has it open, for its size.
 	walFile atomic.Pointer[vfs.File]
+	// walFrames is how many frames the -wal holds that may have to be copied.
+	walFrames atomic.Int64
 	// generation counts committed schema changes.
 	generation   atomic.Int64
 	descriptions *descriptionCache
@@ -124,6 +126,9 @@ func OpenDatabase(ctx context.Context, path string, o Options) (*Database, error
 	c, err := d.openTool(ctx, true)
 	if err != nil {
 		return nil, err
+	}
+	if n, err := d.WALSize(); err == nil { // What an earlier process has left.
+		d.walFrames.Store(n / (walFrameHeaderSize + pageSize))
 	}
 	d.tool <- c
 	return d, nil
@@ -251,6 +256,10 @@ func (d *Database) OpenWriter(ctx context.Context, role Role) (*Conn, error) {
 		return nil, err
 	}
 	c.onSchema = func() { d.generation.Add(1) }
+	c.raw.WALHook(func(_ *sqlite3.Conn, _ string, frames int) error {
+		d.walFrames.Store(int64(frames))
+		return nil
+	})
 	c.onClose = func() { d.releaseWriter(c) }
 	return c, nil
 }
@@ -331,7 +340,11 @@ func (d *Database) Checkpoint(ctx context.Context, mode CheckpointMode) (logFram
 	defer d.returnTool(c)
 	c.SetInterrupt(ctx)
 	defer c.SetInterrupt(context.Background())
-	return c.Checkpoint(mode)
+	logFrames, checkpointed, err = c.Checkpoint(mode)
+	if err == nil && logFrames == checkpointed {
+		d.walFrames.CompareAndSwap(int64(logFrames), 0) // Unless more was committed meanwhile.
+	}
+	return logFrames, checkpointed, err
 }
 
 func (d *Database) takeTool(ctx context.Context) (*Conn, error) {
@@ -371,6 +384,12 @@ func (d *Database) WALSize() (int64, error) {
 		return 0, fmt.Errorf("size of the -wal of %s: %w", d.path, err)
 	}
 	return n, nil
+}
+
+// Uncopied returns how many bytes of the -wal a checkpoint may still have to
+// copy. Unlike the file it shrinks, when the -wal starts over.
+func (d *Database) Uncopied() int64 {
+	return d.walFrames.Load() * (walFrameHeaderSize + pageSize)
 }
 
 // Generation counts the schema changes that the writer has committed since the

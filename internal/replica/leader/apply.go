@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
@@ -22,7 +23,11 @@ type applier struct {
 	replica *Replica
 	conn    *sqlite.Conn
 	rows    *row.Applier
+	named   named
 	buffer  []byte
+	at      base.Position // of the last entry applied
+	pending int           // entries applied in the open transaction; 0: none is open
+	since   time.Time     // the first of them
 }
 
 func (r *Replica) newApplier(ctx context.Context) (*applier, error) {
@@ -34,10 +39,16 @@ func (r *Replica) newApplier(ctx context.Context) (*applier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open apply connection: %w", err)
 	}
-	return &applier{replica: r, conn: conn, rows: row.NewApplier(conn)}, nil
+	a := &applier{replica: r, conn: conn, rows: row.NewApplier(conn)}
+	a.at.Seq = r.executed.get()
+	return a, nil
 }
 
-func (a *applier) close() error { return a.conn.Close() }
+// close undoes what is not committed.
+func (a *applier) close() error {
+	a.replica.applied.Store(uint64(a.replica.executed.get()))
+	return a.conn.Close()
+}
 
 // applyAll applies the whole log: before this replica leads, all of it counts.
 func (r *Replica) applyAll(ctx context.Context) error {
@@ -51,6 +62,9 @@ func (r *Replica) applyAll(ctx context.Context) error {
 			return err
 		}
 		err := a.step(r.changes.End().Seq)
+		if err == nil {
+			err = a.commit()
+		}
 		if errors.Is(err, row.ErrDiverged) {
 			return errors.Join(err, r.markCopying(err.Error()))
 		}
@@ -61,37 +75,61 @@ func (r *Replica) applyAll(ctx context.Context) error {
 	return nil
 }
 
-// step applies some entries up to limit in one SQLite transaction.
+// step applies some entries up to limit in the open transaction, which it opens
+// when there is none. An error undoes that transaction.
 func (a *applier) step(limit base.Seq) error {
-	from := a.replica.executed.get() + 1
+	from := a.at.Seq + 1
 	frames, _, _, err := a.replica.changes.ReadFrom(from, readBytes, a.buffer)
 	if errors.Is(err, changelog.ErrEnd) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read log from %d: %w", from, err)
+		return errors.Join(fmt.Errorf("read log from %d: %w", from, err), a.rollback())
 	}
 	a.buffer = frames[:0]
-	if err := a.conn.BeginImmediate(); err != nil {
-		return fmt.Errorf("begin apply: %w", err)
+	if a.pending == 0 {
+		if err := a.conn.BeginImmediate(); err != nil {
+			return fmt.Errorf("begin apply: %w", err)
+		}
+		a.since = a.replica.env.Clock.Now()
 	}
 	at, err := a.apply(frames, limit)
 	if err == nil && at.Seq < from {
 		err = base.Errorf(base.KindInternal, "no entry ends at or before %d", limit)
 	}
-	if err == nil {
-		if err = setPosition(a.conn, at); err == nil {
-			err = a.conn.Commit()
-		}
+	if err != nil {
+		return errors.Join(fmt.Errorf("apply from %d: %w", from, err), a.rollback())
 	}
-	if a.conn.InTransaction() {
-		err = errors.Join(err, a.conn.Rollback())
+	a.pending += int(at.Seq - a.at.Seq)
+	a.at = at
+	a.replica.applied.Store(uint64(at.Seq))
+	return nil
+}
+
+// commit lets readers see what was applied.
+func (a *applier) commit() error {
+	if a.pending == 0 {
+		return nil
+	}
+	err := setPosition(a.conn, a.at)
+	if err == nil {
+		err = a.conn.Commit()
 	}
 	if err != nil {
-		return fmt.Errorf("apply from %d: %w", from, err)
+		return errors.Join(fmt.Errorf("commit what was applied up to %v: %w", a.at, err), a.rollback())
 	}
-	a.replica.executed.raise(at.Seq)
+	a.pending = 0
+	a.replica.executed.raise(a.at.Seq)
 	return nil
+}
+
+func (a *applier) rollback() (err error) {
+	if a.conn.InTransaction() {
+		err = a.conn.Rollback()
+	}
+	a.pending, a.at = 0, base.Position{Seq: a.replica.executed.get()}
+	a.replica.applied.Store(uint64(a.at.Seq))
+	return err
 }
 
 // apply applies whole entries that end at or before limit.
@@ -108,6 +146,9 @@ func (a *applier) apply(frames []byte, limit base.Seq) (at base.Position, err er
 		case entry.Row:
 			if err := a.rows.Apply(e.Body); err != nil {
 				return at, fmt.Errorf("entry %v: %w", e.Position(), err)
+			}
+			if err := a.named.note(a.conn, &e); err != nil {
+				return at, err
 			}
 		case entry.EpochStart:
 		default:

@@ -91,7 +91,7 @@ func (r *Replica) undo(ctx context.Context, to base.Seq, size int) error {
 		if err := a.undo(to, executed); err != nil {
 			return err
 		}
-		r.executed.cut(to, historyGone())
+		r.setExecuted(to, historyGone())
 		r.handle.undone()
 	}
 	if _, _, err := a.conn.Checkpoint(sqlite.CheckpointFull); err != nil {
@@ -110,6 +110,9 @@ func (a *applier) undo(to, executed base.Seq) error {
 		return err
 	}
 	if err = a.undoEntries(tail, executed); err == nil {
+		err = runOwn(a.conn, undoOperationsSQL, base.IntValue(int64(to)))
+	}
+	if err == nil {
 		err = setPosition(a.conn, base.Position{Epoch: a.replica.changes.EpochAt(to), Seq: to})
 	}
 	if err == nil {

@@ -127,6 +127,8 @@ type following struct {
 	announced atomic.Uint64 // safe, as the leader says
 	ackWanted chan struct{}
 	applyMore chan struct{}
+	rest      env.Timer   // of the applier
+	quietly   chan func() // run while the applier has no transaction open
 }
 
 // grant is a message's stamp and the lease that was granted with it: neither
@@ -164,7 +166,9 @@ func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc,
 	f := &following{
 		replica: r, epoch: a.Epoch, stream: s,
 		ackWanted: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
+		rest: r.env.Clock.NewTimer(applyPause), quietly: make(chan func()),
 	}
+	defer f.rest.Stop()
 	f.received.Store(uint64(r.changes.End().Seq))
 	r.log.Info("following", "epoch", a.Epoch, "leader", a.Leader, "from", r.changes.End())
 	var wg sync.WaitGroup
@@ -229,7 +233,7 @@ func (f *following) take(b stream.Batch) error {
 	if verdict == leadership.Append || granted > 0 { // Other heartbeats only tell what is safe.
 		wake(f.ackWanted)
 	}
-	if r.executed.get() < b.Safe || f.countsApplied() {
+	if base.Seq(r.applied.Load()) < b.Safe || f.countsApplied() {
 		wake(f.applyMore)
 	}
 	return nil
@@ -284,7 +288,7 @@ func (f *following) acknowledge(ctx context.Context) error {
 			}
 			wake(f.applyMore)
 		}
-		a.Flushed, a.Applied = f.replica.changes.Flushed(), f.replica.executed.get()
+		a.Flushed, a.Applied = f.replica.changes.Flushed(), base.Seq(f.replica.applied.Load())
 		if a.Stamp == 0 && a.Flushed == 0 {
 			continue
 		}
@@ -307,48 +311,87 @@ func (f *following) noteProven(flushed base.Seq) error {
 	return f.replica.prove()
 }
 
-// apply brings SQLite up to what is flushed here and safe there.
+// apply brings SQLite up to what is flushed here and safe there. When nobody
+// reads, entries wait in SQLite's open transaction for others to come.
 func (f *following) apply(ctx context.Context) error {
 	a, err := f.replica.newApplier(ctx)
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	timer := f.replica.env.Clock.NewTimer(applyPause)
+	defer a.commit() // An error says no more than that it is done again from the log.
+	timer := f.replica.env.Clock.NewTimer(pendingTime)
 	defer timer.Stop()
+	for {
+		if err := f.applyAll(ctx, a); err != nil {
+			return err
+		}
+		applied := f.replica.env.Clock.Now()
+		if a.pending > 0 {
+			timer.Reset(pendingTime - applied.Sub(a.since))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.applyMore:
+			f.restBetween(ctx, applyPause-f.replica.env.Clock.Now().Sub(applied))
+		case <-f.replica.applyWanted:
+		case <-timer.C():
+		case quiet := <-f.quietly:
+			if err := a.commit(); err != nil {
+				return err
+			}
+			quiet()
+		}
+	}
+}
+
+// applyAll applies what there is, and commits it unless that can wait.
+func (f *following) applyAll(ctx context.Context, a *applier) error {
 	for {
 		limit := f.replica.changes.Flushed()
 		if !f.countsApplied() {
 			limit = min(limit, base.Seq(f.announced.Load()))
 		}
-		for f.replica.executed.get() < limit {
+		if a.at.Seq < limit {
 			if err := f.step(ctx, a, limit); err != nil {
 				return err
 			}
 		}
-		applied := f.replica.env.Clock.Now()
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-f.applyMore:
+		if !f.mayWait(a) {
+			if err := a.commit(); err != nil {
+				return err
+			}
 		}
-		f.restBetween(ctx, timer, applyPause-f.replica.env.Clock.Now().Sub(applied))
+		if a.at.Seq >= limit {
+			break
+		}
 	}
+	if f.countsApplied() {
+		wake(f.ackWanted)
+	}
+	return nil
 }
 
-// restBetween lets some batches come together, for which one SQLite transaction
-// costs little more than for one of them, unless someone waits for it or there
-// is much to do already.
-func (f *following) restBetween(ctx context.Context, timer env.Timer, pause time.Duration) {
+// mayWait says that nobody would see what SQLite commits now.
+func (f *following) mayWait(a *applier) bool {
 	r := f.replica
-	behind := base.Seq(f.received.Load()) - min(r.executed.get(), base.Seq(f.received.Load()))
+	return a.pending < pendingEntries && r.env.Clock.Now().Sub(a.since) < pendingTime &&
+		!a.conn.SchemaChanging() && !f.countsApplied() && !r.readLately() && !r.executed.awaited()
+}
+
+// restBetween lets some batches come together, which are applied at less cost
+// than each alone, unless someone waits or there is much to do already.
+func (f *following) restBetween(ctx context.Context, pause time.Duration) {
+	r := f.replica
+	behind := base.Seq(f.received.Load()) - min(base.Seq(r.applied.Load()), base.Seq(f.received.Load()))
 	if pause <= 0 || behind > applyMaxEntries || f.countsApplied() || r.executed.awaited() {
 		return
 	}
-	timer.Reset(pause)
+	f.rest.Reset(pause)
 	select {
 	case <-ctx.Done():
-	case <-timer.C():
+	case <-f.rest.C():
 	case <-r.applyWanted:
 	}
 }
@@ -366,15 +409,12 @@ func (f *following) step(ctx context.Context, a *applier, limit base.Seq) error 
 		return err
 	}
 	f.replica.noteLevel(base.Seq(f.announced.Load()))
-	if f.countsApplied() {
-		wake(f.ackWanted)
-	}
 	return nil
 }
 
 // noteLevel remembers when this replica last had everything that was safe.
 func (r *Replica) noteLevel(safe base.Seq) {
-	if r.executed.get() < safe {
+	if base.Seq(r.applied.Load()) < safe {
 		return
 	}
 	r.setLevel()
@@ -388,6 +428,18 @@ func (r *Replica) setLevel() {
 }
 
 func (f *following) maintain(ctx context.Context) error {
-	k := &keeper{replica: f.replica, quiet: func(_ context.Context, run func()) error { run(); return nil }}
+	k := &keeper{replica: f.replica, quiet: f.quiet}
 	return k.run(ctx)
+}
+
+// quiet runs a function while the applier has no transaction open.
+func (f *following) quiet(ctx context.Context, run func()) error {
+	done := make(chan struct{})
+	select {
+	case f.quietly <- func() { defer close(done); run() }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -77,6 +77,9 @@ func (r *Replica) useFileFor(ctx context.Context) (db *sqlite.Database, working 
 // withSnapshot calls f with a view of the file as it is at one position, for
 // work that takes long.
 func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, shot *sqlite.Snapshot) error) (at base.Position, err error) {
+	if err := r.commitApplied(ctx); err != nil {
+		return at, err
+	}
 	db, ctx, release, err := r.useFileFor(ctx)
 	if err != nil {
 		return at, err

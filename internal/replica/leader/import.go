@@ -80,8 +80,8 @@ func checkContents(ctx context.Context, db *sqlite.Database) error {
 		return err
 	}
 	if own > 0 {
-		// It was a replica once: its contents are welcome, its position is not.
-		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position"); err != nil {
+		// It was a replica once: its contents are welcome, its position is not, nor what was done to it.
+		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position; DROP TABLE IF EXISTS _skein_operation"); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (r *Replica) markPosition(ctx context.Context, path string, at base.Positio
 	if err != nil {
 		return err
 	}
-	if err = conn.Exec(createPositionSQL); err == nil {
+	if err = conn.Exec(createPositionSQL + ";" + createOperationSQL); err == nil {
 		err = setPosition(conn, at)
 	}
 	if err = errors.Join(err, conn.Close()); err != nil {

@@ -102,6 +102,9 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 			inbox: make(chan job, inboxSize), end: first - 1,
 		},
 	}
+	l.writer.pending.timer = r.env.Clock.NewTimer(pendingTime)
+	l.writer.nonePending()
+	l.writer.pending.refused = true // The first batch says that the replica is open.
 	l.mu.senders = make(map[base.NodeID]*sender)
 	book.safeRose, book.leaseWanted, l.writer.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
 	if err := l.writer.beginEpoch(first); err != nil {

@@ -12,10 +12,9 @@ import (
 
 const (
 	maintainEvery  = 250 * time.Millisecond
-	checkpointAt   = 64 << 20  // bytes of SQLite's WAL that start a checkpoint
-	stopTheWriter  = 192 << 20 // bytes at which the rest is done with the writer held
-	trimSlackBytes = 16 << 20  // of log beyond the cap that start a trim
-	maxWALBytes    = 1 << 30   // at which reads that were begun long ago are ended
+	checkpointAt   = 32 << 20 // bytes of SQLite's WAL that start a checkpoint
+	trimSlackBytes = 16 << 20 // of log beyond the cap that start a trim
+	maxWALBytes    = 1 << 30  // at which reads that were begun long ago are ended
 	oldRead        = time.Minute
 	tidyRounds     = int(time.Minute / maintainEvery)
 )
@@ -45,10 +44,7 @@ func (k *keeper) step(ctx context.Context) error {
 	if err := k.settle(); err != nil {
 		return err
 	}
-	size, err := k.tidy()
-	if err != nil {
-		return err
-	}
+	size := k.tidy()
 	excess := k.replica.changes.Bytes() - k.retention()
 	if size < checkpointAt && excess < trimSlackBytes {
 		return nil
@@ -56,7 +52,7 @@ func (k *keeper) step(ctx context.Context) error {
 	if size > maxWALBytes {
 		k.replica.endOldReads()
 	}
-	if err := k.checkpoint(ctx, size); err != nil {
+	if err := k.checkpoint(ctx); err != nil {
 		return err
 	}
 	return k.trim()
@@ -78,22 +74,19 @@ func (k *keeper) settle() error {
 	return nil
 }
 
-// tidy gives back what is not used any more, now and then, and returns the size
-// of SQLite's WAL.
-func (k *keeper) tidy() (size int64, err error) {
+// tidy gives back what is not used any more, now and then, and returns how much
+// of SQLite's WAL is to be copied.
+func (k *keeper) tidy() (uncopied int64) {
 	file, err := k.replica.useFile()
 	if err != nil {
-		return 0, nil // It is being replaced; the next round finds the new one.
+		return 0 // It is being replaced; the next round finds the new one.
 	}
 	defer file.release()
 	if k.rounds++; k.rounds%tidyRounds == 0 {
 		file.db.TrimIdle()
 		k.replica.expireSnapshot()
 	}
-	if size, err = file.db.WALSize(); err != nil {
-		return 0, fmt.Errorf("size of SQLite's WAL: %w", err)
-	}
-	return size, nil
+	return file.db.Uncopied()
 }
 
 // endOldReads ends reads that keep SQLite's WAL from starting over.
@@ -113,22 +106,13 @@ func (k *keeper) retention() int64 {
 
 // checkpoint moves SQLite's WAL into its file. The log is flushed first, so
 // that what only a WAL held is never on disk before the log has it.
-func (k *keeper) checkpoint(ctx context.Context, size int64) error {
+func (k *keeper) checkpoint(ctx context.Context) error {
 	if k.replica.changes.Flushed() < k.replica.executed.get() {
 		if _, err := k.replica.changes.Sync(); err != nil {
 			return fmt.Errorf("%w: %w", errFlush, err)
 		}
 	}
-	err := k.copyWAL(ctx)
-	if err == nil && size > stopTheWriter {
-		// A writer that never pauses keeps the WAL from starting over: finish
-		// the little that is left while it waits. The file is not held before
-		// that: an import may be waiting for it in the writer.
-		failure := make(chan error, 1)
-		if err = k.quiet(ctx, func() { failure <- k.copyWAL(ctx) }); err == nil {
-			err = <-failure
-		}
-	}
+	err := k.copyAll(ctx)
 	if base.KindOf(err) == base.KindCorrupt {
 		return err
 	}
@@ -138,12 +122,40 @@ func (k *keeper) checkpoint(ctx context.Context, size int64) error {
 	return nil
 }
 
+// copyAll copies the WAL, so that it starts over: a WAL whose pages are used
+// again costs less than one that grows. The bulk is copied beside the writer,
+// which never pauses by itself; what it has committed meanwhile is copied beside
+// it, too, and the little that is left then while it waits. A reader's snapshot
+// may forbid to copy what is newer: then the writer is not held for it.
+func (k *keeper) copyAll(ctx context.Context) error {
+	frames, rest, err := k.copyWAL(ctx)
+	if err != nil || rest == 0 || rest > frames/2 {
+		return err
+	}
+	if err := k.quiet(ctx, func() {}); err != nil {
+		return err
+	}
+	if _, rest, err = k.copyWAL(ctx); err != nil || rest == 0 {
+		return err
+	}
+	failure := make(chan error, 1)
+	err = k.quiet(ctx, func() {
+		_, _, err := k.copyWAL(ctx)
+		failure <- err
+	})
+	if err != nil {
+		return err
+	}
+	return <-failure
+}
+
 // copyWAL copies what it can, and notes how far the file is on disk by itself
-// when that was everything.
-func (k *keeper) copyWAL(ctx context.Context) error {
+// when that was everything. It returns the frames of the WAL, and how many are
+// not copied.
+func (k *keeper) copyWAL(ctx context.Context) (frames, rest int, err error) {
 	file, err := k.replica.useFile()
 	if err != nil {
-		return nil // It is being replaced.
+		return 0, 0, nil // It is being replaced.
 	}
 	defer file.release()
 	executed := k.replica.executed.get()
@@ -151,7 +163,7 @@ func (k *keeper) copyWAL(ctx context.Context) error {
 	if err == nil && frames == done {
 		k.durable = max(k.durable, executed)
 	}
-	return err
+	return frames, frames - done, err
 }
 
 // trim drops log that neither SQLite nor a follower within the cap needs. What

@@ -143,6 +143,12 @@ func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.S
 	}
 	op, found, after := r.recent.find(id)
 	found = found && r.changes.EpochAt(op.at.Seq) == op.at.Epoch
+	if !found && id.Named() {
+		if op, found, err = r.findNamed(ctx, id); err != nil {
+			return replica.Fate{}, err
+		}
+		after = 0 // The file knows them all, but for those of long ago.
+	}
 	fate := replica.Fate{Known: found || after <= since, Found: found, Epoch: lead.epoch}
 	if found {
 		fate.Result = session.Result{Position: op.at, RowsAffected: op.rows}
@@ -154,7 +160,7 @@ func (r *Replica) Fate(ctx context.Context, id replica.OperationID, since base.S
 
 // Seen implements replica.Replica. What is not safe yet may be undone, and its
 // numbers given to other writes; so it does not count.
-func (r *Replica) Seen() base.Seq { return min(r.executed.get(), r.safe.get()) }
+func (r *Replica) Seen() base.Seq { return min(base.Seq(r.applied.Load()), r.safe.get()) }
 
 func (a *acks) report(seq base.Seq) string {
 	a.mu.Lock()

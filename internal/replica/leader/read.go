@@ -40,8 +40,11 @@ func (r *Replica) BeginRead(ctx context.Context, q replica.ReadRequest) (replica
 }
 
 // awaitExecuted waits, for a bounded time, until the replica has what the
-// session has seen already.
+// session has seen already, and until SQLite has committed what it has applied.
 func (r *Replica) awaitExecuted(ctx context.Context, q replica.ReadRequest) error {
+	if err := r.commitApplied(ctx); err != nil {
+		return err
+	}
 	if r.executed.get() >= q.AtLeast.Seq {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
-// createPositionSQL makes our one table in the user's file. The position moves
+// createPositionSQL makes one of our two tables in the user's file. The position moves
 // in the same transaction as the rows it counts.
 const createPositionSQL = `CREATE TABLE IF NOT EXISTS _skein_position (
 	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
@@ -141,7 +141,7 @@ func (r *Replica) openFile(ctx context.Context) error {
 		return errors.Join(err, db.Close())
 	}
 	r.handle.set(db)
-	r.executed.cut(at.Seq, nil)
+	r.setExecuted(at.Seq, nil)
 	return r.compare(at)
 }
 
@@ -155,7 +155,7 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 	if at, err := readPosition(conn); err == nil {
 		return at, nil
 	}
-	if err := conn.Exec(createPositionSQL); err != nil {
+	if err := conn.Exec(createPositionSQL + ";" + createOperationSQL); err != nil {
 		return base.Position{}, fmt.Errorf("make position table: %w", err)
 	}
 	return readPosition(conn)

@@ -77,9 +77,13 @@ type Replica struct {
 	log     *slog.Logger
 	started time.Time // what Instant counts from
 
-	changes     *changelog.Log
-	executed    milestone // what SQLite has committed here
-	safe        milestone // what can no longer be lost, by the policy
+	changes  *changelog.Log
+	executed milestone // what SQLite has committed here
+	// applied is executed, and what SQLite's open transaction holds beyond:
+	// it is committed before anyone reads.
+	applied     atomic.Uint64
+	lastRead    atomic.Int64 // when a read began; 0: never
+	safe        milestone    // what can no longer be lost, by the policy
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token
 	writing     chan struct{} // held by who writes the meta file; no mutex, as it is held over disk calls

@@ -37,8 +37,8 @@ func (r *Replica) Status() replica.Status {
 	s.Age = r.age()
 	s.Appended, s.Flushed = r.changes.End(), r.changes.Flushed()
 	s.Safe = r.safe.get()
-	executed := r.executed.get()
-	s.Applied = base.Position{Epoch: r.changes.EpochAt(executed), Seq: executed}
+	applied := base.Seq(r.applied.Load())
+	s.Applied = base.Position{Epoch: r.changes.EpochAt(applied), Seq: applied}
 	s.LogStart, s.LogBytes = r.changes.Start(), r.changes.Bytes()
 	s.FileBytes = r.fileBytes()
 	if lead != nil {

@@ -71,6 +71,7 @@ type writer struct {
 	epoch    base.Epoch
 	conn     *sqlite.Conn
 	recorder *row.Recorder
+	named    named
 	acks     *acks
 	inbox    chan job
 	usual    float64 // how many writes a batch had lately
@@ -78,15 +79,17 @@ type writer struct {
 	unflushed bool
 	// wakeSenders tells those who ship the log that it has grown.
 	wakeSenders func()
-	end         base.Seq // of the last batch that SQLite committed
+	end         base.Seq // of the last batch in the log
 	buffer      []byte   // frames of the batch being built; reused
-	batch       row.Mark // where the open SQLite transaction's captured rows begin
-	failed      error    // the connection was lost, and no other could be opened
+	batch       row.Mark // where the batch's captured rows begin
+	changes     int64    // of the connection, in all, when the batch began
+	failed      error    // the connection was lost, and no other could be opened yet
+	pending     pending  // batches that are in the log, and in SQLite's open transaction
 }
 
 // run executes jobs until ctx is done. It owns conn and closes it.
 func (w *writer) run(ctx context.Context) error {
-	defer func() { w.conn.Close() }() // Not the one of now: an import replaces it.
+	defer w.leave()
 	var next *job
 	for {
 		if ctx.Err() != nil {
@@ -100,6 +103,8 @@ func (w *writer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			case j = <-w.inbox:
+			case <-w.replica.applyWanted:
+			case <-w.pending.timer.C():
 			}
 		}
 		var err error
@@ -111,9 +116,17 @@ func (w *writer) run(ctx context.Context) error {
 			w.usual += (float64(len(batch)) - w.usual) / 8
 			err = w.commitBatch(batch)
 		case j.tx != nil:
-			err = w.runTx(ctx, j.tx)
+			if err = w.settle(); err == nil {
+				err = w.runTx(ctx, j.tx)
+			} else {
+				j.refuse(err)
+				err = fatalOnly(err)
+			}
 		case j.quiet != nil:
+			err = fatalOnly(w.settle())
 			j.quiet()
+		default:
+			err = fatalOnly(w.settle())
 		}
 		if err == nil {
 			err = w.flushIdle()
@@ -255,6 +268,9 @@ func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob
 	if err := checkEntry(&e); err != nil {
 		return end, err
 	}
+	if err := w.named.note(w.conn, &e); err != nil {
+		return end, err
+	}
 	w.buffer = entry.Append(w.buffer, &e)
 	return e.Last(), nil
 }
@@ -272,18 +288,26 @@ func tooLarge(n int) error {
 }
 
 func (w *writer) begin() error {
-	if w.failed != nil {
-		return w.failed
+	if err := w.mend(); err != nil {
+		return err
 	}
-	if err := w.conn.BeginImmediate(); err != nil {
-		return fmt.Errorf("begin group commit: %w", err)
+	if w.pending.entries == 0 {
+		if err := w.conn.BeginImmediate(); err != nil {
+			return fmt.Errorf("begin group commit: %w", err)
+		}
 	}
-	w.batch = w.recorder.Mark()
+	w.batch, w.changes = w.recorder.Mark(), w.conn.TotalChanges()
 	return nil
 }
 
+// rollback undoes the batch, and with it the batches before that SQLite has not
+// committed: those are in the log, and SQLite gets them back from there.
 func (w *writer) rollback() {
+	if w.failed != nil {
+		return // Nothing is open.
+	}
 	if w.conn.Broken() {
+		w.replica.log.Warn("the write connection broke; opening another", "epoch", w.epoch)
 		w.failed = w.reopen()
 		return
 	}
@@ -293,25 +317,11 @@ func (w *writer) rollback() {
 			w.replica.log.Warn("roll back batch", "err", err)
 		}
 	}
+	if w.pending.entries > 0 {
+		w.failed = w.reopen()
+		return
+	}
 	w.recorder.Rewind(w.batch)
-}
-
-// reopen replaces a connection on which the engine has panicked; what it had
-// open is rolled back with it. The file must then be where the log is.
-func (w *writer) reopen() error {
-	w.replica.log.Warn("the write connection broke; opening another", "epoch", w.epoch)
-	w.conn.Close() // It only says again that it is broken.
-	conn, recorder, err := w.replica.openWriter(context.Background())
-	if err != nil {
-		return base.Errorf(base.KindInternal, "open the write connection again: %w", err)
-	}
-	w.conn, w.recorder = conn, recorder
-	w.batch = recorder.Mark()
-	at, err := readPosition(conn)
-	if err == nil && at.Seq != w.end {
-		err = base.Errorf(base.KindInternal, "the database file is at %v after its connection broke, and the log at %d", at, w.end)
-	}
-	return err
 }
 
 // openWriter opens the connection that changes the database, and the recorder
@@ -362,6 +372,10 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 		j.err = canceled(context.Cause(j.ctx))
 		return false
 	}
+	if repeated, err := w.repeat(j); repeated || err != nil {
+		j.err = err
+		return false
+	}
 	w.conn.SetInterrupt(j.ctx)
 	w.conn.SetGuard(guardOf(j.request.Guard))
 	defer w.conn.SetGuard(sqlite.GuardOwn)
@@ -383,6 +397,19 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 	return false
 }
 
+// repeat answers a job whose client has named it and that was done already,
+// from what is remembered of it.
+func (w *writer) repeat(j *writeJob) (repeated bool, err error) {
+	if !j.request.Operation.Named() {
+		return false, nil
+	}
+	op, found, err := findOperation(w.conn, j.request.Operation)
+	if found {
+		j.result = replica.WriteResult{Result: session.Result{RowsAffected: op.rows}}
+	}
+	return found, err
+}
+
 func (w *writer) runStatement(j *writeJob, s replica.Statement) error {
 	st, err := w.conn.Prepare(s.SQL)
 	if err != nil {
@@ -400,6 +427,7 @@ func (w *writer) runStatement(j *writeJob, s replica.Statement) error {
 	if err := w.recorder.Statement(st.Info(), s.SQL); err != nil {
 		return err
 	}
+	w.pending.refused = w.pending.refused || st.Info().Kind == session.Schema // Readers must see it at once.
 	j.result = res
 	return w.recorder.Err()
 }
@@ -445,7 +473,7 @@ func execute(conn *sqlite.Conn, st *sqlite.Stmt, args []base.Value, limit int) (
 // those who wait for acknowledgements. On an error nothing of it stands.
 func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
 	if end == w.end {
-		w.rollback()
+		w.nothingChanged()
 		w.publish(jobs)
 		return nil
 	}
@@ -456,24 +484,33 @@ func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
 	return nil
 }
 
-// commit appends w.buffer to the log and commits SQLite. When SQLite refuses,
-// the log's tail is cut before anyone has seen it.
-func (w *writer) commit(end base.Seq) error {
-	if err := setPosition(w.conn, base.Position{Epoch: w.epoch, Seq: end}); err != nil {
-		return err
+// nothingChanged ends a batch that the log gets nothing of.
+func (w *writer) nothingChanged() {
+	if w.pending.entries > 0 && w.conn.TotalChanges() == w.changes {
+		w.recorder.Rewind(w.batch)
+		return
 	}
+	w.rollback()
+}
+
+// commit appends w.buffer to the log, and commits SQLite unless that can wait.
+// When SQLite refuses, the log's tail is cut before anyone has seen it.
+func (w *writer) commit(end base.Seq) error {
 	if err := w.replica.changes.Append(w.buffer, w.end+1, end, w.epoch); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
-	if err := w.conn.Commit(); err != nil {
-		if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
-			// What stays in the log is executed when the replica opens it again.
-			return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut).
-				WithOutcome(base.Indeterminate).WithHint("read before writing again")
+	if !w.mayWait(end) {
+		if err := w.commitSQLite(end); err != nil {
+			if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
+				// What stays in the log is executed when the replica opens it again.
+				return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut).
+					WithOutcome(base.Indeterminate).WithHint("read before writing again")
+			}
+			return err
 		}
-		return err
 	}
 	w.end = end
+	w.replica.applied.Store(uint64(end))
 	w.recorder.Rewind(w.batch)
 	w.replica.recent.noteAll(w.buffer)
 	return nil
@@ -501,7 +538,6 @@ func (w *writer) publish(jobs []*writeJob) {
 		groups[at].settle = append(groups[at].settle, j.settle)
 	}
 	p := base.Position{Epoch: w.epoch, Seq: w.end}
-	w.replica.executed.raise(w.end)
 	w.acks.publish(p, w.replica.changes.Flushed(), groups)
 	w.wakeSenders()
 	w.unflushed = true

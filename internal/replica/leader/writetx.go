@@ -216,6 +216,17 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 		end.reply <- writeReply{result: &j.result}
 		return nil
 	}
+	if repeated, err := w.repeat(j); repeated || err != nil {
+		w.rollback()
+		if err != nil {
+			end.reply <- writeReply{err: err}
+			return nil
+		}
+		j.result.Result.Tag = "COMMIT"
+		j.result.Result.Position = t.begun
+		w.publish([]*writeJob{j})
+		return nil
+	}
 	w.buffer = w.buffer[:0]
 	last, err := w.appendEntry(w.end, w.batch, w.replica.env.Clock.Now().UnixNano(), j)
 	if err != nil {
@@ -224,6 +235,7 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 		return nil
 	}
 	j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: last}
+	w.pending.refused = true // The client's savepoints end with SQLite's transaction.
 	return w.seal([]*writeJob{j}, last)
 }
 

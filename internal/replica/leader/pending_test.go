@@ -1,0 +1,121 @@
+package leader_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// inFile is what the sqlite3 shell would find in a replica's file.
+func (c *cluster) inFile(id base.NodeID, sql string) string {
+	c.t.Helper()
+	conn, err := sqlite.OpenConn(context.Background(), c.file(id), sqlite.ConnOptions{Role: sqlite.RoleReader})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer conn.Close()
+	st, err := conn.PrepareOwn(sql)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := st.Step(); err != nil {
+		c.t.Fatal(err)
+	}
+	return word(st.Column(0))
+}
+
+// SQLite's commit waits for more while nobody reads. Whoever reads, at whatever
+// level and replica, sees what was applied all the same.
+func TestNobodySeesThatSQLiteCommitsLater(t *testing.T) {
+	run(t, 2, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		time.Sleep(time.Second) // Nobody has read for a while.
+		for i := range 10 {
+			c.write("INSERT INTO item VALUES (?1)", i)
+		}
+		c.level()
+		for _, id := range c.ids() {
+			const count = "SELECT count(*) FROM item"
+			if got := c.inFile(id, count); got != "0" {
+				t.Errorf("node %d: SQLite has committed %s rows before anyone asked", id, got)
+			}
+			if got, err := c.query(id, replica.ReadRequest{}, count); got != "10" || err != nil {
+				t.Errorf("node %d: a read at level any sees %s rows, %v", id, got, err)
+			}
+			if got := c.inFile(id, count); got != "10" {
+				t.Errorf("node %d: after a read the file holds %s rows", id, got)
+			}
+		}
+		c.write("INSERT INTO item VALUES (10)")
+		if got := c.inFile(1, "SELECT count(*) FROM item"); got != "11" {
+			t.Errorf("while it is read the leader's file holds %s rows", got)
+		}
+	})
+}
+
+// Without anyone who reads the file follows in a bounded time.
+func TestSQLiteCommitsByItself(t *testing.T) {
+	run(t, 2, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		time.Sleep(time.Second)
+		c.write("INSERT INTO item VALUES (1)")
+		time.Sleep(time.Second)
+		for _, id := range c.ids() {
+			if got := c.inFile(id, "SELECT count(*) FROM item"); got != "1" {
+				t.Errorf("node %d: the file holds %s rows", id, got)
+			}
+		}
+	})
+}
+
+// A write that undoes SQLite's transaction takes acknowledged ones with it that
+// SQLite had not committed: they come back from the log.
+func TestALostTransactionIsExecutedAgain(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT)")
+		c.write("CREATE TABLE part(id INTEGER PRIMARY KEY, item REFERENCES item DEFERRABLE INITIALLY DEFERRED)")
+		for i, bad := range []string{
+			"INSERT OR ROLLBACK INTO item VALUES (1, 'again')",
+			"INSERT INTO part VALUES (1, 4711)",
+			"INSERT OR FAIL INTO item VALUES (9999, 'x'), (1, 'again')",
+		} {
+			time.Sleep(3 * time.Second) // Commits may wait again.
+			for n := range 50 {
+				c.write("INSERT INTO item VALUES (?1, 'good')", 100*i+n)
+			}
+			if got := c.inFile(1, "SELECT count(*) FROM item"); got != fmt.Sprint(50*i) {
+				t.Fatalf("SQLite holds %s rows before %s", got, bad)
+			}
+			if _, err := c.try(1, request(bad)); base.KindOf(err) != base.KindSQL {
+				t.Errorf("%s: %v", bad, err)
+			}
+			c.write("UPDATE item SET name = name || ?1 WHERE id >= ?2", i, 100*i)
+		}
+		c.same()
+		c.expect(2, "SELECT count(*), group_concat(DISTINCT name) FROM item", "150,good0,good1,good2")
+	})
+}
+
+// The log of a leader that ends may have to be undone; SQLite's file need not.
+func TestATransactionIsOpenWhenTheLeaderEnds(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		time.Sleep(time.Second)
+		for i := range 20 {
+			c.write("INSERT INTO item VALUES (?1)", i)
+		}
+		gone := c.record().Leader
+		c.kill(gone)
+		c.elect(c.ids()...)
+		c.open(gone)
+		c.write("INSERT INTO item VALUES (100)")
+		c.same()
+		c.expect(gone, "SELECT count(*) FROM item", "21")
+	})
+}
