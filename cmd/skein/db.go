@@ -25,6 +25,8 @@ func (a *app) dbCommand() *cobra.Command {
 type policyFlags struct {
 	replicas                 int
 	durability, retention    string
+	failover                 string
+	maxLag                   time.Duration
 	degrade, txIdle, txTotal time.Duration
 	allowLoss                bool
 }
@@ -35,7 +37,9 @@ func (p *policyFlags) add(c *cobra.Command) {
 	f.IntVar(&p.replicas, "replicas", 0, "on how many nodes it lives; 0: on every node")
 	f.StringVar(&p.durability, "durability", "quorum", "what a commit waits for: async, one, quorum or all followers,\nthen received, flushed or applied: \"quorum flushed\"")
 	f.DurationVar(&p.degrade, "degrade-after", 0, "go on without a follower that is gone for so long; 0: wait for it")
+	f.StringVar(&p.failover, "failover", "automatic", "who decides that another node leads when the leader is lost:\nautomatic, or manual (skein failover)")
 	f.BoolVar(&p.allowLoss, "allow-loss", false, "fail over even when acknowledged writes may be lost")
+	f.DurationVar(&p.maxLag, "max-lag", 0, "with --allow-loss: not when the best follower was behind for longer; 0: any lag")
 	f.StringVar(&p.retention, "retention", "256MiB", "how much log is kept for followers that are away")
 	f.DurationVar(&p.txIdle, "tx-idle-timeout", base.DefaultTxIdleTimeout, "end a write transaction that does nothing for so long")
 	f.DurationVar(&p.txTotal, "tx-total-timeout", base.DefaultTxTotalTimeout, "end a write transaction after so long")
@@ -50,6 +54,9 @@ func (p *policyFlags) patch(c *cobra.Command) (httpapi.PolicyPatch, error) {
 	if given("durability") {
 		patch.Durability = &p.durability
 	}
+	if given("failover") {
+		patch.Failover = &p.failover
+	}
 	if given("allow-loss") {
 		patch.AllowLoss = &p.allowLoss
 	}
@@ -63,7 +70,7 @@ func (p *policyFlags) patch(c *cobra.Command) (httpapi.PolicyPatch, error) {
 	for name, field := range map[string]struct {
 		to    **string
 		value time.Duration
-	}{"degrade-after": {&patch.DegradeAfter, p.degrade}, "tx-idle-timeout": {&patch.TxIdleTimeout, p.txIdle}, "tx-total-timeout": {&patch.TxTotalTimeout, p.txTotal}} {
+	}{"degrade-after": {&patch.DegradeAfter, p.degrade}, "max-lag": {&patch.MaxLag, p.maxLag}, "tx-idle-timeout": {&patch.TxIdleTimeout, p.txIdle}, "tx-total-timeout": {&patch.TxTotalTimeout, p.txTotal}} {
 		if given(name) {
 			text := field.value.String()
 			*field.to = &text

@@ -155,6 +155,28 @@ func writeDatabase(to io.Writer, d httpapi.DatabaseStatus, names names) {
 			r.NodeName, r.Role, r.Applied, behind, age, bytesText(r.FileBytes), bytesText(r.LogBytes), note(r))
 	}
 	tab.Flush()
+	if d.Election != nil {
+		writeElection(to, d, names)
+	}
+}
+
+// writeElection shows what a person needs to decide who leads next.
+func writeElection(to io.Writer, d httpapi.DatabaseStatus, names names) {
+	e := d.Election
+	fmt.Fprintf(to, "  %s: %s, for %s; %d of %d answers that rule out a loss", e.Reason, e.State, seconds(e.SinceSeconds), e.Have, e.Need)
+	if len(e.Missing) > 0 {
+		fmt.Fprintf(to, "; not heard from: %s", names.all(e.Missing))
+	}
+	fmt.Fprintln(to)
+	tab := table(to)
+	fmt.Fprintln(tab, "  MAY LEAD\tPOSITION\tLACKS\tBEHIND FOR\tLEADER LAST HEARD")
+	for _, s := range e.Standings {
+		fmt.Fprintf(tab, "  %s\t%s\t%d of %d\t%s\t%s ago\n", names.of(s.Node), s.Position, s.Lacks, s.LeaderEnd, seconds(s.BehindSeconds), seconds(s.SilenceSeconds))
+	}
+	tab.Flush()
+	if e.WaitsForOperator() {
+		fmt.Fprintf(to, "  To decide: skein failover %s [--to NODE] [--accept-loss]\n", d.Name)
+	}
 }
 
 // note says what is unusual about a replica.
@@ -187,8 +209,14 @@ func policyText(p httpapi.Policy) string {
 	if p.DegradeAfter > 0 {
 		text += ", degrades after " + p.DegradeAfter.String()
 	}
+	if p.Failover == base.FailoverManual {
+		text += ", failover by hand"
+	}
 	if p.AllowLoss {
 		text += ", failover may lose writes"
+		if p.MaxLag > 0 {
+			text += " when a follower was behind for " + p.MaxLag.String() + " at most"
+		}
 	}
 	return text
 }

@@ -54,6 +54,7 @@ func patchQuery(p httpapi.PolicyPatch) url.Values {
 	q := url.Values{}
 	for name, value := range map[string]*string{
 		"model": p.Model, "durability": p.Durability, "degrade_after": p.DegradeAfter, "log_format": p.LogFormat,
+		"max_lag": p.MaxLag, "failover": p.Failover,
 		"tx_idle_timeout": p.TxIdleTimeout, "tx_total_timeout": p.TxTotalTimeout,
 	} {
 		if value != nil {
@@ -83,6 +84,14 @@ func (c *Client) AlterDatabase(ctx context.Context, name string, patch httpapi.P
 // DropDatabase removes a database from all nodes.
 func (c *Client) DropDatabase(ctx context.Context, name string) error {
 	return c.json(ctx, http.MethodDelete, databasePath(name, ""), nil, nil)
+}
+
+// Failover has a node lead a database whose leader is lost, or the best follower
+// when to is zero; it returns the id of the node that leads then.
+func (c *Client) Failover(ctx context.Context, name string, to base.NodeID, acceptLoss bool) (string, error) {
+	var result httpapi.SwitchoverResult
+	err := c.json(ctx, http.MethodPost, databasePath(name, "/failover"), httpapi.FailoverRequest{To: httpapi.IDString(to), AcceptLoss: acceptLoss}, &result)
+	return result.Leader, err
 }
 
 // Switchover moves leadership to a node, or to the best follower when to is

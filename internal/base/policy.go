@@ -91,6 +91,13 @@ type Policy struct {
 	// AllowLoss permits a failover that cannot be sure to have found every
 	// acknowledged write. Async databases need it to fail over by themselves.
 	AllowLoss bool `json:"allow_loss"`
+	// MaxLag bounds that: a failover with loss by itself needs a replica that had
+	// been level with the leader no longer than this before the leader was last
+	// heard. Beyond it an operator has to decide. 0: any lag.
+	MaxLag time.Duration `json:"max_lag,omitempty"`
+	// Failover says who decides that another leads when the leader is lost. The
+	// empty mode is automatic.
+	Failover FailoverMode `json:"failover,omitempty"`
 	// LogFormat is "row"; others are refused until they exist.
 	LogFormat string `json:"log_format"`
 	// RetentionBytes of log are kept for followers that are away; a follower
@@ -101,6 +108,15 @@ type Policy struct {
 	TxIdleTimeout  time.Duration `json:"tx_idle_timeout"`
 	TxTotalTimeout time.Duration `json:"tx_total_timeout"`
 }
+
+// FailoverMode says who decides that another replica leads.
+type FailoverMode string
+
+// The modes.
+const (
+	FailoverAutomatic FailoverMode = "automatic" // the cluster
+	FailoverManual    FailoverMode = "manual"    // an operator: skein failover
+)
 
 // Defaults of Policy.
 const (
@@ -128,7 +144,12 @@ func (p Policy) Validate() error {
 	if _, err := ParseDurability(fmt.Sprintf("%s %s", p.Durability.Level, p.Durability.When)); err != nil {
 		return err
 	}
-	if p.Replicas < 0 || p.RetentionBytes < 0 || p.DegradeAfter < 0 || p.TxIdleTimeout < 0 || p.TxTotalTimeout < 0 {
+	switch p.Failover {
+	case "", FailoverAutomatic, FailoverManual:
+	default:
+		return Errorf(KindInvalid, "failover %q: want automatic or manual", p.Failover)
+	}
+	if p.MaxLag < 0 || p.Replicas < 0 || p.RetentionBytes < 0 || p.DegradeAfter < 0 || p.TxIdleTimeout < 0 || p.TxTotalTimeout < 0 {
 		return Errorf(KindInvalid, "policy: sizes and times must not be negative")
 	}
 	return nil

@@ -17,9 +17,10 @@ const (
 	asking          // collecting promises
 	electing        // an Elect is proposed
 	releasing       // the leader was asked to hand over
+	waiting         // for an operator's decision; the replicas are asked how they stand
 )
 
-var stateNames = [...]string{"idle", "probing", "asking", "electing", "switching over"}
+var stateNames = [...]string{"idle", "probing", "asking", "electing", "switching over", "waiting for an operator"}
 
 // database is one record and the election that it is in, if any. A new epoch
 // begins with a new value.
@@ -37,6 +38,7 @@ type database struct {
 	retryAt Instant              // earliest next move or stalled attempt
 	moves   int                  // failed moves, to take turns among targets
 	wish    *wish
+	decided bool // an operator has decided that another leads
 	// suspected is when an election for a lost or stalled leader was last
 	// proposed; nil: never. It outlives the epoch.
 	suspected *Instant
@@ -73,7 +75,7 @@ func (d *database) hearAway(e Away) {
 // hearAnswer keeps a replica's answer to the round that runs.
 func (d *database) hearAnswer(now Instant, e Answer) {
 	r := e.Reply
-	fits := d.state == probing && r.Probe || (d.state == asking || d.state == electing) && !r.Probe
+	fits := (d.state == probing || d.state == waiting) && r.Probe || (d.state == asking || d.state == electing) && !r.Probe
 	if !fits || !r.Granted || r.Epoch != d.record.Epoch+1 || r.Fresh || !slices.Contains(d.voters(), e.Node) {
 		return
 	}
@@ -111,12 +113,29 @@ func (s *Supervisor) advance(now Instant, d *database) {
 			d.stop()
 			s.start(now, d, why)
 		}
+	case waiting:
+		if why == ReasonNone {
+			d.stop()
+		} else if why != d.reason {
+			d.stop()
+			s.start(now, d, why)
+		}
 	case asking:
+		if d.record.Manual && !d.decided && (why == ReasonRefused || why == ReasonSilent) && (d.reason == ReasonRestarted || d.reason == ReasonFenced) {
+			d.stop() // The leader was to go on, and has gone again.
+			s.start(now, d, why)
+			break
+		}
 		s.widen(now, d, why)
 	}
 	switch d.state {
 	case probing:
 		s.tickProbe(now, d)
+	case waiting:
+		if now >= d.next {
+			d.asked = map[base.NodeID]bool{}
+		}
+		s.question(now, d)
 	case asking:
 		s.tickAsk(now, d)
 	case electing:
@@ -168,6 +187,18 @@ func (s *Supervisor) suspicion(now Instant, d *database) Reason {
 
 // start begins what a reason calls for, unless it is too early.
 func (s *Supervisor) start(now Instant, d *database, why Reason) {
+	if d.record.Manual && !d.decided {
+		switch why {
+		case ReasonRestarted, ReasonFenced:
+			d.begin(now, asking, why)
+			d.target = d.record.Leader
+			return
+		case ReasonRefused, ReasonSilent, ReasonStalled:
+			d.away = ReasonNone
+			d.begin(now, waiting, why)
+			return
+		}
+	}
 	early := d.suspected != nil && now.Sub(*d.suspected) < s.cfg.MinBetween
 	switch why {
 	case ReasonFirst:
@@ -231,12 +262,12 @@ func (s *Supervisor) question(now Instant, d *database) {
 	fresh := now >= d.next
 	for _, n := range d.voters() {
 		_, answered := d.answers[n]
-		if answered || (d.asked[n] && !fresh) || (d.reason == ReasonStalled && n == d.record.Leader) {
+		if answered && d.state != waiting || (d.asked[n] && !fresh) || (d.reason == ReasonStalled && n == d.record.Leader) {
 			continue
 		}
 		d.asked[n] = true
 		s.emit(Ask{Node: n, Request: leadership.PromiseRequest{
-			Database: d.record.ID, Epoch: d.record.Epoch + 1, Probe: d.state == probing,
+			Database: d.record.ID, Epoch: d.record.Epoch + 1, Probe: d.state == probing || d.state == waiting,
 		}})
 	}
 	if fresh {
@@ -274,6 +305,10 @@ func (s *Supervisor) tickProbe(now Instant, d *database) {
 
 // tickAsk elects when there are answers enough and no lease can be live.
 func (s *Supervisor) tickAsk(now Instant, d *database) {
+	if d.decided && now.Sub(d.began) >= s.cfg.Grace {
+		s.failDecided(now, d)
+		return
+	}
 	if lossy, ok := s.enough(now, d); ok {
 		if e, ok := s.choose(d, lossy); ok && now >= d.waitUntil() {
 			s.propose(now, d, e)
@@ -310,7 +345,11 @@ func (d *database) have() int {
 // enough says whether an election may be held, and whether it would be lossy.
 func (s *Supervisor) enough(now Instant, d *database) (lossy, ok bool) {
 	have := d.have()
-	if _, leader := d.answers[d.record.Leader]; leader || have >= d.record.Counting.Answers() {
+	_, leader := d.answers[d.record.Leader]
+	if d.record.Manual && !d.decided && d.reason != ReasonForced && !d.reason.HandedOver() {
+		return false, leader // It may go on, and nobody else.
+	}
+	if leader || have >= d.record.Counting.Answers() {
 		return false, true
 	}
 	waited := now.Sub(d.began) >= s.cfg.Grace
@@ -321,9 +360,22 @@ func (s *Supervisor) enough(now Instant, d *database) (lossy, ok bool) {
 	case d.reason == ReasonStalled:
 		return false, false
 	case d.record.AllowLoss && waited:
-		return true, have >= d.record.Counting.LeaseAnswers()
+		return true, have >= d.record.Counting.LeaseAnswers() && (d.record.MaxLag == 0 || d.lag() <= d.record.MaxLag)
 	}
 	return false, false
+}
+
+// lag is for how long the best of those that answered had lacked something of
+// its leader's log.
+func (d *database) lag() time.Duration {
+	var best leadership.PromiseReply
+	known := false
+	for _, a := range d.answers {
+		if !known || best.Position.Less(a.reply.Position) || best.Position == a.reply.Position && a.reply.Behind < best.Behind {
+			best, known = a.reply, true
+		}
+	}
+	return best.Behind
 }
 
 // choose picks the leader among those that answered: the best position, and

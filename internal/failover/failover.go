@@ -67,6 +67,12 @@ type Database struct {
 	Replicas  []base.NodeID
 	Counting  leadership.Counting
 	AllowLoss bool
+	// MaxLag bounds a loss that is allowed: how long the best replica may have
+	// lacked something when it last heard its leader. Zero: any lag.
+	MaxLag time.Duration
+	// Manual: an operator decides that another leads (Decide). Only the leader
+	// itself may go on by itself, in another epoch, after a restart.
+	Manual bool
 }
 
 // Node is the control plane's record of one node, and what it can carry.
@@ -155,6 +161,12 @@ type (
 		Final    base.Position
 		Refusal  string
 	}
+	// Decide is an operator's word that another shall lead, without loss: Target,
+	// or the best if it is zero.
+	Decide struct {
+		Database base.DatabaseID
+		Target   base.NodeID
+	}
 	// Force is an operator's word that the replicas that do not answer are
 	// gone for good: elect Target (zero: the best that answers) although
 	// writes may be lost, and let it count alone.
@@ -178,6 +190,7 @@ func (Away) event()         {}
 func (Answer) event()       {}
 func (Switchover) event()   {}
 func (ReleaseReply) event() {}
+func (Decide) event()       {}
 func (Force) event()        {}
 func (ElectRefused) event() {}
 func (Tick) event()         {}
@@ -297,6 +310,8 @@ func (s *Supervisor) stepDatabase(now Instant, e Event) {
 		s.beginSwitchover(now, d, e)
 	case ReleaseReply:
 		s.hearRelease(now, d, e)
+	case Decide:
+		s.beginDecided(now, d, e)
 	case Force:
 		s.beginForce(now, d, e)
 	case ElectRefused:
@@ -340,6 +355,8 @@ func databaseOf(e Event) base.DatabaseID {
 		return e.Database
 	case ReleaseReply:
 		return e.Database
+	case Decide:
+		return e.Database
 	case Force:
 		return e.Database
 	case ElectRefused:
@@ -350,7 +367,7 @@ func databaseOf(e Event) base.DatabaseID {
 
 func (s *Supervisor) refuseUnknown(id base.DatabaseID, e Event) {
 	switch e.(type) {
-	case Switchover, Force:
+	case Switchover, Decide, Force:
 		s.emit(SwitchoverEnded{Database: id, Refusal: "no such database"})
 	}
 }

@@ -1,7 +1,10 @@
 package failover
 
 import (
+	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
@@ -103,6 +106,35 @@ func (s *Supervisor) hearRelease(now Instant, d *database, e ReleaseReply) {
 	d.away = ReasonRestarted // nobody leads; if the target fails, anyone may
 }
 
+// beginDecided holds the election that an operator has decided on. It loses
+// nothing, or is not held.
+func (s *Supervisor) beginDecided(now Instant, d *database, e Decide) {
+	refusal := ""
+	switch {
+	case e.Target != 0 && !slices.Contains(d.voters(), e.Target):
+		refusal = "the target is no replica of this database"
+	case d.wish != nil:
+		refusal = "an operator's switchover or failover is under way"
+	case d.state != waiting && d.state != asking:
+		refusal = "the leader is not lost: switch over instead"
+	}
+	if refusal != "" {
+		s.emit(SwitchoverEnded{Database: e.Database, Leader: d.record.Leader, Refusal: refusal})
+		return
+	}
+	why := d.reason
+	d.stop()
+	d.begin(now, asking, why)
+	d.decided, d.target, d.wish = true, e.Target, &wish{target: e.Target}
+}
+
+// failDecided tells the operator why there can be no election without loss.
+func (s *Supervisor) failDecided(now Instant, d *database) {
+	p, _ := s.Progress(d.record.ID)
+	d.decided = false
+	s.failRelease(now, d, fmt.Sprintf("%d of the %d answers came that rule out a loss; not heard from: %v", p.Have, p.Need, p.Missing))
+}
+
 // beginForce starts an election that an operator takes the blame for.
 func (s *Supervisor) beginForce(now Instant, d *database, e Force) {
 	if e.Target != 0 && !slices.Contains(d.voters(), e.Target) {
@@ -136,6 +168,30 @@ type Progress struct {
 	Since      Instant
 	// Missing are the replicas that count and have not answered.
 	Missing []base.NodeID
+	// Answers are what the replicas said of themselves, by node.
+	Answers []Standing
+}
+
+// Standing is how a replica stands that may lead next.
+type Standing struct {
+	Node     base.NodeID
+	Position base.Position
+	// LeaderEnd is where the leader's log ended when the replica last heard it,
+	// Silence ago; by then it had lacked some of it for Behind.
+	LeaderEnd       base.Seq
+	Silence, Behind time.Duration
+}
+
+// Busy returns the databases with which something goes on, sorted.
+func (s *Supervisor) Busy() []base.DatabaseID {
+	var list []base.DatabaseID
+	for id, d := range s.databases {
+		if d.state != idle {
+			list = append(list, id)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // Progress returns what is going on with a database; false if it is unknown.
@@ -153,6 +209,10 @@ func (s *Supervisor) Progress(id base.DatabaseID) (Progress, bool) {
 		if _, ok := d.answers[n]; !ok {
 			p.Missing = append(p.Missing, n)
 		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(d.answers)) {
+		r := d.answers[n].reply
+		p.Answers = append(p.Answers, Standing{Node: n, Position: r.Position, LeaderEnd: r.LeaderEnd, Silence: r.Silence, Behind: r.Behind})
 	}
 	return p, true
 }

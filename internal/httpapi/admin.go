@@ -106,6 +106,7 @@ func patchFromQuery(q map[string][]string) (PolicyPatch, error) {
 	var p PolicyPatch
 	text := map[string]**string{
 		"model": &p.Model, "durability": &p.Durability, "degrade_after": &p.DegradeAfter, "log_format": &p.LogFormat,
+		"max_lag": &p.MaxLag, "failover": &p.Failover,
 		"tx_idle_timeout": &p.TxIdleTimeout, "tx_total_timeout": &p.TxTotalTimeout,
 	}
 	for name, values := range q {
@@ -184,16 +185,50 @@ func (a *API) switchover(w http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
-	var target base.NodeID
-	if s.To != "" {
-		id, err := base.ParseNodeID(s.To)
-		if err != nil {
-			return nil, base.Errorf(base.KindInvalid, "to: %w", err)
-		}
-		target = id
+	target, err := nodeOrNone(s.To)
+	if err != nil {
+		return nil, err
 	}
 	leader, err := a.options.Node.Switchover(r.Context(), name, target)
 	return SwitchoverResult{Leader: IDString(leader)}, err
+}
+
+// FailoverRequest is the body of POST .../failover; it may be empty.
+type FailoverRequest struct {
+	To string `json:"to"` // node id; "" lets the cluster choose
+	// AcceptLoss: those replicas that do not answer are gone for good, and what
+	// only they had is lost.
+	AcceptLoss bool `json:"accept_loss"`
+}
+
+func (a *API) failover(w http.ResponseWriter, r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	if err := a.need(r.Context(), name, RightAdmin); err != nil {
+		return nil, err
+	}
+	var f FailoverRequest
+	if r.ContentLength != 0 {
+		if err := readJSON(w, r, maxJSONBody, &f); err != nil {
+			return nil, err
+		}
+	}
+	target, err := nodeOrNone(f.To)
+	if err != nil {
+		return nil, err
+	}
+	leader, err := a.options.Node.Failover(r.Context(), name, target, f.AcceptLoss)
+	return SwitchoverResult{Leader: IDString(leader)}, err
+}
+
+func nodeOrNone(to string) (base.NodeID, error) {
+	if to == "" {
+		return 0, nil
+	}
+	id, err := base.ParseNodeID(to)
+	if err != nil {
+		return 0, base.Errorf(base.KindInvalid, "to: %w", err)
+	}
+	return id, nil
 }
 
 // PositionHeader carries the position that a snapshot holds.

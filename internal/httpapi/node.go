@@ -70,6 +70,9 @@ type Node interface {
 	// Switchover moves leadership to target, or to the best follower when
 	// target is zero, and returns who leads then.
 	Switchover(ctx context.Context, database string, target base.NodeID) (base.NodeID, error)
+	// Failover has target lead, or the best follower when target is zero, when
+	// the leader is lost, and returns who leads then.
+	Failover(ctx context.Context, database string, target base.NodeID, acceptLoss bool) (base.NodeID, error)
 	// Snapshot returns a consistent SQLite file of this node's replica, its
 	// exact size and the position that it holds. The caller closes it.
 	Snapshot(ctx context.Context, database string) (io.ReadCloser, int64, base.Position, error)

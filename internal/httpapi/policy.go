@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -13,6 +14,8 @@ type PolicyPatch struct {
 	Durability     *string `json:"durability,omitempty"`    // "quorum", "one received", ...
 	DegradeAfter   *string `json:"degrade_after,omitempty"` // a duration; "0s" blocks
 	AllowLoss      *bool   `json:"allow_loss,omitempty"`
+	MaxLag         *string `json:"max_lag,omitempty"`  // a duration; "0s": any
+	Failover       *string `json:"failover,omitempty"` // "automatic" or "manual"
 	LogFormat      *string `json:"log_format,omitempty"`
 	RetentionBytes *int64  `json:"retention_bytes,omitempty"`
 	TxIdleTimeout  *string `json:"tx_idle_timeout,omitempty"`
@@ -23,9 +26,10 @@ type PolicyPatch struct {
 func PatchOf(p base.Policy) PolicyPatch {
 	durability := p.Durability.String()
 	degrade, idle, total := p.DegradeAfter.String(), p.TxIdleTimeout.String(), p.TxTotalTimeout.String()
+	lag, failover := p.MaxLag.String(), string(cmp.Or(p.Failover, base.FailoverAutomatic))
 	return PolicyPatch{
 		Model: &p.Model, Replicas: &p.Replicas, Durability: &durability, DegradeAfter: &degrade,
-		AllowLoss: &p.AllowLoss, LogFormat: &p.LogFormat, RetentionBytes: &p.RetentionBytes,
+		AllowLoss: &p.AllowLoss, MaxLag: &lag, Failover: &failover, LogFormat: &p.LogFormat, RetentionBytes: &p.RetentionBytes,
 		TxIdleTimeout: &idle, TxTotalTimeout: &total,
 	}
 }
@@ -40,6 +44,9 @@ func (p PolicyPatch) Apply(policy base.Policy) (base.Policy, error) {
 	set(&policy.AllowLoss, p.AllowLoss)
 	set(&policy.LogFormat, p.LogFormat)
 	set(&policy.RetentionBytes, p.RetentionBytes)
+	if p.Failover != nil {
+		policy.Failover = base.FailoverMode(*p.Failover)
+	}
 	if p.Durability != nil {
 		d, err := base.ParseDurability(*p.Durability)
 		if err != nil {
@@ -53,6 +60,7 @@ func (p PolicyPatch) Apply(policy base.Policy) (base.Policy, error) {
 		value *string
 	}{
 		{"degrade_after", &policy.DegradeAfter, p.DegradeAfter},
+		{"max_lag", &policy.MaxLag, p.MaxLag},
 		{"tx_idle_timeout", &policy.TxIdleTimeout, p.TxIdleTimeout},
 		{"tx_total_timeout", &policy.TxTotalTimeout, p.TxTotalTimeout},
 	} {

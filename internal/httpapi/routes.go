@@ -56,6 +56,7 @@ func (a *API) routes() http.Handler {
 	add("DELETE /v1/databases/{name}", signed, quick, a.dropDatabase)
 	add("POST /v1/databases/{name}/import", signed, stream, a.importDatabase)
 	add("POST /v1/databases/{name}/switchover", signed, quick, a.switchover)
+	add("POST /v1/databases/{name}/failover", signed, quick, a.failover)
 	add("GET /v1/databases/{name}/snapshot", signed, stream, a.snapshot)
 	add("GET /v1/databases/{name}/orphans", signed, quick, a.orphans)
 	add("GET /v1/databases/{name}/hash", signed, query, a.hash)

@@ -62,6 +62,42 @@ type DatabaseStatus struct {
 	Epoch    base.Epoch      `json:"epoch"`
 	Leader   string          `json:"leader"` // node id; "" when there is none
 	Replicas []ReplicaStatus `json:"replicas"`
+	// Election is what goes on when the leader is lost; nil when nothing does.
+	Election *Election `json:"election,omitempty"`
+	// Lossy says that acknowledged writes after LossyFrom may have been lost when
+	// this epoch began.
+	Lossy     bool   `json:"lossy,omitempty"`
+	LossyFrom string `json:"lossy_from,omitempty"` // position "epoch/seq"
+}
+
+// Election is a database's next leader being looked for.
+type Election struct {
+	Database base.DatabaseID `json:"database"`
+	State    string          `json:"state"` // "probing", "asking", "electing", "switching over", "waiting for an operator"
+	Reason   string          `json:"reason"`
+	Have     int             `json:"have"` // answers of those that rule out a loss
+	Need     int             `json:"need"`
+	Missing  []string        `json:"missing"` // node ids
+	// SinceSeconds is how long it has gone on.
+	SinceSeconds float64    `json:"since_seconds"`
+	Standings    []Standing `json:"standings"`
+}
+
+// WaitsForOperator says that nothing happens before skein failover.
+func (e *Election) WaitsForOperator() bool { return e != nil && e.State == "waiting for an operator" }
+
+// Standing is how a replica stands that may lead next.
+type Standing struct {
+	Node     string `json:"node"`     // node id
+	Position string `json:"position"` // "epoch/seq", on its disk
+	// LeaderEnd is where the leader's log ended when the replica last heard it,
+	// SilenceSeconds ago; Lacks is how many row changes of that it has not got,
+	// and BehindSeconds for how long it had lacked some by then. What the leader
+	// has written since nobody here can know.
+	LeaderEnd      base.Seq `json:"leader_end"`
+	Lacks          int64    `json:"lacks"`
+	SilenceSeconds float64  `json:"silence_seconds"`
+	BehindSeconds  float64  `json:"behind_seconds"`
 }
 
 // ReplicaStatus is one replica. When Known is false its node did not answer
@@ -180,6 +216,8 @@ const (
 	AlertCorrupt         AlertKind = "corrupt"
 	AlertNodeUnreachable AlertKind = "node_unreachable"
 	AlertNoControlLeader AlertKind = "no_control_leader"
+	AlertFailoverWaits   AlertKind = "failover_waits"
+	AlertLoss            AlertKind = "loss"
 	AlertOrphans         AlertKind = "orphans"
 	AlertCopying         AlertKind = "copying"
 	AlertFewReplicas     AlertKind = "few_replicas" // fewer nodes than the policy asks replicas
@@ -191,6 +229,8 @@ type LocalStatus struct {
 	Node     NodeStatus     `json:"node"`
 	Ready    Readiness      `json:"ready"`
 	Replicas []LocalReplica `json:"replicas"`
+	// Elections are those that this node runs.
+	Elections []Election `json:"elections,omitempty"`
 }
 
 // LocalReplica is a replica on the node that answers.

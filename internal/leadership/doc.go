@@ -50,8 +50,8 @@
 //     margin of the best grants of Support−1 followers. A follower's answer to
 //     an election tells how much of what it has granted, each grant counted
 //     from its receipt, is left. Leases are as short as the round trips allow:
-//     an election has to wait them out. Where a replica counts alone (Support
-//  1. the lease is always live.
+//     an election has to wait them out. The lease of a replica that counts
+//     alone, with Support 1, is always live.
 //  8. Election. For epoch e+1 the supervisor collects promises of epoch e+1.
 //     It needs len(Replicas)−min(Copies, Support)+1 of the counting's replicas,
 //     waits out the longest lease among them, and takes the best position. Or

@@ -214,6 +214,12 @@ type PromiseReply struct {
 	LeaseRemaining time.Duration
 	// Deaf: it hears no leader.
 	Deaf bool
+	// What the shell knows of the leader as it was last heard: how long ago that
+	// was, where its log ended, and for how long this replica had lacked some of
+	// it by then. They are for judging a loss.
+	Silence   time.Duration
+	LeaderEnd base.Seq
+	Behind    time.Duration
 	// Fresh: the log was lost or is being copied; this is no evidence.
 	Fresh bool
 }
@@ -229,6 +235,7 @@ func (f *Follower) Promise(now Instant, r PromiseRequest) PromiseReply {
 		p.Granted = f.Raise(r.Epoch)
 	}
 	p.Promised, p.LeaseRemaining, p.Deaf = f.vow.Promised, f.LeaseRemaining(now), f.Deaf(now)
+	p.Silence, _ = f.Silence(now)
 	return p
 }
 

@@ -298,6 +298,10 @@ func (n *Node) DropDatabase(ctx context.Context, name string) error {
 type switchoverRequest struct {
 	Database base.DatabaseID `json:"database"`
 	Target   base.NodeID     `json:"target"`
+	// Lost: the leader is, so that this is a failover; AcceptLoss, that it may
+	// lose writes.
+	Lost       bool `json:"lost,omitempty"`
+	AcceptLoss bool `json:"accept_loss,omitempty"`
 }
 
 // Switchover moves a database's leadership to target, or to the best follower
@@ -315,16 +319,40 @@ func (n *Node) Switchover(ctx context.Context, name string, target base.NodeID) 
 	return leads, n.awaitServing(ctx, name)
 }
 
+// Failover has target lead a database whose leader is lost, or the best of its
+// replicas when that is 0. Without acceptLoss it does so only if no acknowledged
+// write can be lost by it. With it, those that do not answer are taken to be gone
+// for good, and what only they had is lost.
+func (n *Node) Failover(ctx context.Context, name string, target base.NodeID, acceptLoss bool) (base.NodeID, error) {
+	db, err := n.Database(name)
+	if err != nil {
+		return 0, err
+	}
+	n.log.Warn("an operator wants a failover", "database", name, "to", target, "accept_loss", acceptLoss)
+	q := switchoverRequest{Database: db.ID, Target: target, Lost: true, AcceptLoss: acceptLoss}
+	leads, err := n.askSupervisor(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	return leads, n.awaitServing(ctx, name)
+}
+
 // moveLeader returns when another leader is agreed on.
 func (n *Node) moveLeader(ctx context.Context, db catalog.Database, target base.NodeID) (base.NodeID, error) {
+	return n.askSupervisor(ctx, switchoverRequest{Database: db.ID, Target: target})
+}
+
+// askSupervisor has the node that leads the control plane do what an operator
+// wants.
+func (n *Node) askSupervisor(ctx context.Context, q switchoverRequest) (base.NodeID, error) {
 	control := n.control.Leader()
 	if control == 0 {
 		return 0, base.Errorf(base.KindNoLeader, "the control plane has no leader just now").WithHint("try again; skein status shows why")
 	}
 	if control == n.identity.Node {
-		return n.supervisor.switchover(ctx, db.ID, target)
+		return n.supervisor.obey(ctx, q)
 	}
-	b, err := json.Marshal(switchoverRequest{Database: db.ID, Target: target})
+	b, err := json.Marshal(q)
 	if err != nil {
 		return 0, err
 	}
@@ -343,7 +371,7 @@ func (n *Node) serveSwitchover(ctx context.Context, _ base.NodeID, request []byt
 	if !n.control.IsLeader() {
 		return nil, base.Errorf(base.KindNotLeader, "this node does not lead the control plane")
 	}
-	leads, err := n.supervisor.switchover(ctx, q.Database, q.Target)
+	leads, err := n.supervisor.obey(ctx, q)
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,9 @@ type supervisor struct {
 	before base.NodeID // led the control group last; run's
 
 	mu struct {
-		sync.Mutex // guards waiters
+		sync.Mutex // guards all below
 		waiters    map[base.DatabaseID]chan failover.SwitchoverEnded
+		elections  map[base.DatabaseID]failover.Progress
 	}
 }
 
@@ -68,6 +69,7 @@ func (s *supervisor) supervise() {
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
 	defer s.endWaiters()
+	defer s.show(nil)
 	number, moved := n.control.Term(), n.control.LeaderChanged()
 	over := func() bool { return ctx.Err() != nil || n.control.Term() != number || !n.control.IsLeader() }
 	t := term{began: n.now(), before: s.before}
@@ -105,6 +107,7 @@ func (s *supervisor) supervise() {
 				step(failover.Tick{})
 			}
 			timer.Stop()
+			s.show(core)
 		}
 	}
 }
@@ -116,6 +119,30 @@ func closed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// show lets others see what goes on.
+func (s *supervisor) show(core *failover.Supervisor) {
+	var now map[base.DatabaseID]failover.Progress
+	if core != nil {
+		for _, id := range core.Busy() {
+			if now == nil {
+				now = make(map[base.DatabaseID]failover.Progress)
+			}
+			now[id], _ = core.Progress(id)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.elections = now
+}
+
+// Elections are what this node, while it leads the control plane, does about
+// databases whose leader is lost. The maps are not changed any more.
+func (n *Node) Elections() map[base.DatabaseID]failover.Progress {
+	n.supervisor.mu.Lock()
+	defer n.supervisor.mu.Unlock()
+	return n.supervisor.mu.elections
 }
 
 // config of the core: a silence was long before a node is called lost, so that
@@ -152,6 +179,7 @@ func (s *supervisor) feed(step func(failover.Event), state *catalog.State, t ter
 		}
 		step(failover.Record{Database: failover.Database{
 			ID: db.ID, Epoch: db.Epoch, Leader: db.Leader, Replicas: db.Full(), Counting: db.Counting, AllowLoss: db.Policy.AllowLoss,
+			MaxLag: db.Policy.MaxLag, Manual: db.Policy.Failover == base.FailoverManual,
 		}})
 	}
 	return silent
@@ -267,15 +295,20 @@ func (s *supervisor) switchover(ctx context.Context, db base.DatabaseID, target 
 			return 0, base.Errorf(base.KindUnavailable, "no other replica of the database can be reached")
 		}
 	}
+	return s.wish(ctx, db, failover.Switchover{Database: db, Target: target})
+}
+
+// wish gives the core what an operator wants, and waits for how it ended.
+func (s *supervisor) wish(ctx context.Context, db base.DatabaseID, e failover.Event) (base.NodeID, error) {
 	within := switchoverLeases * s.node.options.Lease
-	ctx, cancel := s.node.env.Clock.WithTimeout(ctx, within, base.Errorf(base.KindTimeout, "the switchover did not end within %v", within))
+	ctx, cancel := s.node.env.Clock.WithTimeout(ctx, within, base.Errorf(base.KindTimeout, "it did not end within %v; skein status shows how it stands", within).WithOutcome(base.Indeterminate))
 	defer cancel()
 	ended, err := s.await(db)
 	if err != nil {
 		return 0, err
 	}
 	defer s.forget(db, ended)
-	if !s.post(failover.Switchover{Database: db, Target: target}) {
+	if !s.post(e) {
 		return 0, base.Errorf(base.KindBusy, "the supervisor has too much to do just now").WithHint("try again")
 	}
 	select {
@@ -287,6 +320,16 @@ func (s *supervisor) switchover(ctx context.Context, db base.DatabaseID, target 
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+}
+
+func (s *supervisor) obey(ctx context.Context, q switchoverRequest) (base.NodeID, error) {
+	switch {
+	case q.AcceptLoss:
+		return s.wish(ctx, q.Database, failover.Force{Database: q.Database, Target: q.Target})
+	case q.Lost:
+		return s.wish(ctx, q.Database, failover.Decide{Database: q.Database, Target: q.Target})
+	}
+	return s.switchover(ctx, q.Database, q.Target)
 }
 
 // candidate picks a replica that can be reached and does not lead: the one that

@@ -132,6 +132,11 @@ func (s *Server) Switchover(ctx context.Context, database string, target base.No
 	return s.node.Switchover(ctx, database, target)
 }
 
+// Failover implements httpapi.Node.
+func (s *Server) Failover(ctx context.Context, database string, target base.NodeID, acceptLoss bool) (base.NodeID, error) {
+	return s.node.Failover(ctx, database, target, acceptLoss)
+}
+
 // Snapshot implements httpapi.Node. The file is removed when it is closed.
 func (s *Server) Snapshot(ctx context.Context, database string) (io.ReadCloser, int64, base.Position, error) {
 	r, err := s.node.Replica(database)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/httpapi"
@@ -58,7 +59,32 @@ func (s *Server) localStatus(n *node.Node) *httpapi.LocalStatus {
 			})
 		}
 	}
+	l.Elections = elections(n)
 	return l
+}
+
+// elections are those that a node runs, which leads the control plane.
+func elections(n *node.Node) []httpapi.Election {
+	var list []httpapi.Election
+	for id, p := range n.Elections() {
+		e := httpapi.Election{
+			Database: id, State: p.State, Reason: string(p.Reason), Have: p.Have, Need: p.Need,
+			Missing: []string{}, Standings: []httpapi.Standing{}, SinceSeconds: n.SinceStart().Seconds() - time.Duration(p.Since).Seconds(),
+		}
+		for _, m := range p.Missing {
+			e.Missing = append(e.Missing, m.String())
+		}
+		for _, a := range p.Answers {
+			e.Standings = append(e.Standings, httpapi.Standing{
+				Node: a.Node.String(), Position: a.Position.String(), LeaderEnd: a.LeaderEnd,
+				Lacks:          int64(max(a.LeaderEnd, a.Position.Seq) - a.Position.Seq),
+				SilenceSeconds: a.Silence.Seconds(), BehindSeconds: a.Behind.Seconds(),
+			})
+		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b httpapi.Election) int { return cmp.Compare(a.Database, b.Database) })
+	return list
 }
 
 func replicaStatus(n *node.Node, db catalog.Database) replica.Status {
@@ -147,7 +173,17 @@ func nodeStatus(m catalog.Node, locals map[string]*httpapi.LocalStatus, failures
 func databaseStatus(db catalog.Database, state *catalog.State, locals map[string]*httpapi.LocalStatus) httpapi.DatabaseStatus {
 	d := httpapi.DatabaseStatus{
 		Name: db.Name, ID: db.ID, Policy: httpapi.Policy(db.Policy), Epoch: db.Epoch, Leader: httpapi.IDString(db.Leader),
-		Replicas: []httpapi.ReplicaStatus{},
+		Replicas: []httpapi.ReplicaStatus{}, Lossy: db.LastElection.Lossy,
+	}
+	if d.Lossy {
+		d.LossyFrom = db.LastElection.From.String()
+	}
+	for _, l := range locals {
+		for _, e := range l.Elections {
+			if e.Database == db.ID {
+				d.Election = &e
+			}
+		}
 	}
 	for _, id := range db.Replicas {
 		m, _ := state.Node(id)
@@ -190,6 +226,12 @@ func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 	for _, d := range s.Databases {
 		if d.Leader == "" {
 			add(httpapi.Critical, httpapi.AlertNoLeader, d.Name, "", "database %s has no leader", d.Name)
+		}
+		if d.Election.WaitsForOperator() {
+			add(httpapi.Critical, httpapi.AlertFailoverWaits, d.Name, d.Leader, "database %s waits for an operator: %s; see its standings, then: skein failover %s", d.Name, d.Election.Reason, d.Name)
+		}
+		if d.Lossy {
+			add(httpapi.Warning, httpapi.AlertLoss, d.Name, "", "epoch %d of %s began with a loss: acknowledged writes after %s may be missing; those that come back are listed by: skein orphans list %s", d.Epoch, d.Name, d.LossyFrom, d.Name)
 		}
 		if want := d.Policy.Replicas; want > len(d.Replicas) {
 			add(httpapi.Warning, httpapi.AlertFewReplicas, d.Name, "", "database %s has %d replicas; its policy asks for %d", d.Name, len(d.Replicas), want)

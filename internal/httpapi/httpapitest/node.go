@@ -314,6 +314,25 @@ func (n *Node) Switchover(_ context.Context, database string, target base.NodeID
 	return target, nil
 }
 
+// Failover implements httpapi.Node.
+func (n *Node) Failover(_ context.Context, database string, target base.NodeID, acceptLoss bool) (base.NodeID, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.call("Failover", database, target, acceptLoss); err != nil {
+		return 0, err
+	}
+	i, err := n.find(database)
+	if err != nil {
+		return 0, err
+	}
+	if target == 0 {
+		target = N3
+	}
+	n.Databases[i].Leader = target.String()
+	n.Databases[i].Epoch++
+	return target, nil
+}
+
 // Snapshot implements httpapi.Node with File.
 func (n *Node) Snapshot(_ context.Context, database string) (io.ReadCloser, int64, base.Position, error) {
 	n.mu.Lock()

@@ -211,7 +211,9 @@ func (f *following) take(b stream.Batch) error {
 		last = 0 // A heartbeat: First is behind the leader's end.
 		f.level.CompareAndSwap(0, uint64(b.Last)+1)
 	}
+	now := r.env.Clock.Now()
 	r.mu.Lock()
+	r.mu.heardAt, r.mu.leaderEnd = now, b.Last
 	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end, b.Lease)
 	granted := r.mu.follower.Grant(b.Lease)
 	r.mu.Unlock()

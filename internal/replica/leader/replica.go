@@ -100,6 +100,8 @@ type Replica struct {
 		failure    error
 		meta       meta
 		levelAt    time.Time // when this follower was last level with its leader
+		heardAt    time.Time // when it last heard its leader, whose log ended at leaderEnd
+		leaderEnd  base.Seq
 		copied     int64
 		copyTotal  int64
 		orphans    int64

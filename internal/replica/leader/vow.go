@@ -59,6 +59,12 @@ func (r *Replica) Promise(ctx context.Context, q leadership.PromiseRequest) (lea
 		return reply, fmt.Errorf("flush the log for an election: %w", err)
 	}
 	reply.Position = r.changes.End()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reply.LeaderEnd = r.mu.leaderEnd
+	if !r.mu.heardAt.IsZero() && !r.mu.levelAt.IsZero() {
+		reply.Behind = max(0, r.mu.heardAt.Sub(r.mu.levelAt))
+	}
 	return reply, nil
 }
 

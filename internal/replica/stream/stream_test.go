@@ -40,6 +40,7 @@ func samples() []struct {
 		{"promise request", AppendPromiseRequest(nil, leadership.PromiseRequest{Database: 7, Epoch: 5, Probe: true})},
 		{"promise reply", AppendPromiseReply(nil, leadership.PromiseReply{
 			Database: 7, Epoch: 5, Promised: 5, Granted: true, Position: h.Last, LeaseRemaining: 1500 * time.Millisecond,
+			Silence: 120 * time.Millisecond, LeaderEnd: 310, Behind: 2 * time.Second, Deaf: true,
 		})},
 		{"release request", AppendReleaseRequest(nil, ReleaseRequest{Database: 7, Epoch: 5, Target: 0xfeedfacecafebeef, Within: time.Second})},
 		{"release reply", AppendReleaseReply(nil, ReleaseReply{Database: 7, Epoch: 5, Target: 2, Final: h.Last, Refusal: "busy"})},
@@ -122,7 +123,7 @@ func TestFieldsSurvive(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(in, out) {
 		t.Errorf("batch: %+v, %v", out, err)
 	}
-	reply := leadership.PromiseReply{Database: 1, Epoch: 2, Promised: 3, Probe: true, Fresh: true, Position: base.Position{Epoch: 1, Seq: 2}, LeaseRemaining: 3}
+	reply := leadership.PromiseReply{Database: 1, Epoch: 2, Promised: 3, Probe: true, Fresh: true, Position: base.Position{Epoch: 1, Seq: 2}, LeaseRemaining: 3, Silence: 4, LeaderEnd: 5, Behind: 6, Deaf: true}
 	got, err := DecodePromiseReply(AppendPromiseReply(nil, reply))
 	if err != nil || got != reply {
 		t.Errorf("promise reply: %+v, %v", got, err)

@@ -43,6 +43,9 @@ func AppendPromiseReply(dst []byte, p leadership.PromiseReply) []byte {
 	dst = binary.AppendUvarint(dst, uint64(p.Promised))
 	dst = appendPosition(dst, p.Position)
 	dst = binary.AppendUvarint(dst, uint64(max(0, p.LeaseRemaining)))
+	dst = binary.AppendUvarint(dst, uint64(max(0, p.Silence)))
+	dst = binary.AppendUvarint(dst, uint64(p.LeaderEnd))
+	dst = binary.AppendUvarint(dst, uint64(max(0, p.Behind)))
 	return finish(dst, at)
 }
 
@@ -60,6 +63,9 @@ func DecodePromiseReply(msg []byte) (leadership.PromiseReply, error) {
 		Promised:       base.Epoch(r.uvarint("promised epoch")),
 		Position:       r.position("position"),
 		LeaseRemaining: r.duration("lease"),
+		Silence:        r.duration("silence"),
+		LeaderEnd:      base.Seq(r.uvarint("leader's end")),
+		Behind:         r.duration("lag"),
 	}
 	if err := r.done(); err != nil {
 		return leadership.PromiseReply{}, err
