@@ -46,6 +46,9 @@ func (p PolicyPatch) Apply(policy base.Policy) (base.Policy, error) {
 	set(&policy.RetentionBytes, p.RetentionBytes)
 	if p.Failover != nil {
 		policy.Failover = base.FailoverMode(*p.Failover)
+		if policy.Failover == base.FailoverAutomatic {
+			policy.Failover = ""
+		}
 	}
 	if p.Durability != nil {
 		d, err := base.ParseDurability(*p.Durability)

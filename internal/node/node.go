@@ -328,11 +328,13 @@ func (n *Node) Failure() error {
 func (n *Node) ID() base.NodeID           { return n.identity.Node }
 func (n *Node) Name() string              { return n.options.Name }
 func (n *Node) Started() time.Time        { return n.started }
-func (n *Node) SinceStart() time.Duration { return time.Duration(n.now()) }
 func (n *Node) Dir() string               { return n.options.Dir }
 func (n *Node) PeerAddress() string       { return n.options.Advertise }
 func (n *Node) Control() *control.Control { return n.control }
 func (n *Node) Gateway() session.Gateway  { return door{n.gateway, n} }
+
+// SinceStart is the clock of what Elections tells.
+func (n *Node) SinceStart() time.Duration { return time.Duration(n.now()) }
 
 // Reachable says how other nodes can be reached just now.
 func (n *Node) Reachable(id base.NodeID) bool {
