@@ -25,6 +25,7 @@ var layers = map[string]int{
 
 	"internal/catalog":        cores,
 	"internal/check":          cores,
+	"internal/check/timeline": cores,
 	"internal/entry":          cores,
 	"internal/failover":       cores,
 	"internal/leadership":     cores,
