@@ -135,7 +135,7 @@ func (c *client) connect(ctx context.Context) error {
 	} else {
 		c.session++ // Nothing of the last connection is promised to this one.
 	}
-	c.until = time.Now().Add(time.Second + time.Duration(c.random.Int64N(int64(4*time.Second))))
+	c.until = time.Now().Add(time.Duration(c.random.Int64N(int64(4 * time.Second))))
 	_, err = c.conn.Exec(ctx, settings)
 	return err
 }
@@ -146,7 +146,7 @@ func (c *client) operate(ctx context.Context) {
 	register := c.key(c.random, "r")
 	switch n := c.random.IntN(100); {
 	case n < 25:
-		c.do(ctx, "session", check.Act{Kind: check.Append, Key: list(), Value: c.values.Add(1)})
+		c.appendAndRead(ctx, list())
 	case n < 45:
 		c.do(ctx, []string{"session", "leader", "any"}[c.random.IntN(3)], c.reads(list(), list())...)
 	case n < 70:
@@ -173,11 +173,28 @@ func (c *client) reads(keys ...string) []check.Act {
 	return list
 }
 
+// appendAndRead at times reads what it has just written: at once, at another
+// node if it roams, which then can't have it yet.
+func (c *client) appendAndRead(ctx context.Context, key string) {
+	written := c.do(ctx, "session", check.Act{Kind: check.Append, Key: key, Value: c.values.Add(1)})
+	if written == nil || c.random.IntN(2) == 0 {
+		return
+	}
+	if c.roams {
+		c.hangUp()
+		if c.connect(ctx) != nil {
+			c.hangUp()
+			return
+		}
+	}
+	c.do(ctx, "session", c.reads(key)...)
+}
+
 // compareAndSet reads a register at the leader and sets it if it still holds
 // what was read.
 func (c *client) compareAndSet(ctx context.Context, key string) {
 	acts := c.do(ctx, "leader", check.Act{Kind: check.Get, Key: key})
-	if acts == nil || len(acts[0].Saw) == 0 || c.conn.IsClosed() {
+	if acts == nil || len(acts[0].Saw) == 0 {
 		return
 	}
 	c.do(ctx, "session", check.Act{Kind: check.CAS, Key: key, Expect: acts[0].Saw[0], Value: c.values.Add(1)})

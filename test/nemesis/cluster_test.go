@@ -46,6 +46,7 @@ type node struct {
 
 	mu      sync.Mutex // guards what follows
 	process *process.Process
+	down    bool          // on purpose: nobody starts it but who killed it
 	offset  time.Duration // of its clock
 }
 
@@ -122,6 +123,22 @@ func (n *node) mountDisk() {
 func (n *node) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.down = false
+	return n.startLocked()
+}
+
+// restartIfEnded is what whatever watches over a node does: one that ended by
+// itself, for a full disk, is started again, and maybe again.
+func (n *node) restartIfEnded() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.down {
+		return nil
+	}
+	return n.startLocked()
+}
+
+func (n *node) startLocked() error {
 	if n.process.Running() {
 		return nil
 	}
@@ -141,21 +158,17 @@ func (n *node) start() error {
 	return err
 }
 
-func (n *node) running() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.process.Running()
-}
-
 func (n *node) signal(s syscall.Signal) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.process.Signal(s)
 }
 
+// kill ends the node until start.
 func (n *node) kill() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.down = true
 	n.process.Kill()
 }
 
@@ -163,6 +176,7 @@ func (n *node) kill() {
 func (n *node) stop() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.down = true
 	n.process.Signal(syscall.SIGTERM)
 	if !n.process.Wait(patience) {
 		n.process.Kill()

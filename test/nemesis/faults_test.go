@@ -186,8 +186,7 @@ func bridge(ctx context.Context, h *harm) error {
 		[2]int{o[0].index, o[1].index}, [2]int{o[1].index, o[0].index})
 }
 
-// diskFull takes what is left of a disk but for a little. A node that ends for
-// it is started again when there is room, as whatever watches over it does.
+// diskFull takes what is left of a disk but for a little.
 func diskFull(ctx context.Context, h *harm) error {
 	n := h.victim()
 	defer h.record.event("full", n.name, "its disk is full")()
@@ -196,13 +195,7 @@ func diskFull(ctx context.Context, h *harm) error {
 		return err
 	}
 	h.last(ctx, time.Second, 5*time.Second)
-	if err := os.Remove(ballast); err != nil {
-		return err
-	}
-	if !n.running() {
-		return h.revive(n)
-	}
-	return nil
+	return os.Remove(ballast)
 }
 
 func fill(dir, ballast string) error {

@@ -58,13 +58,17 @@ func (r *recorder) claim(c check.Claim) {
 	r.history.Claims = append(r.history.Claims, c)
 }
 
-// watch asks every node again and again whether it leads.
+// watch asks every node again and again whether it leads, and starts what has
+// ended by itself.
 func (r *recorder) watch(ctx context.Context, c *cluster) {
 	var wg sync.WaitGroup
 	for _, n := range c.nodes {
 		wg.Go(func() {
 			seen := base.Epoch(0)
 			for ctx.Err() == nil {
+				if err := n.restartIfEnded(); err != nil {
+					r.event("trouble", n.name, err.Error())()
+				}
 				if s := n.local(); s != nil && s.Role == replica.RoleLeader && s.LeaseLive && s.Epoch != seen {
 					seen = s.Epoch
 					r.claim(check.Claim{Node: n.name, Epoch: s.Epoch, At: r.now(), Text: "its status says that it leads with a live lease"})
