@@ -82,12 +82,39 @@ func (v *Verdict) Report(h *History) string {
 	return b.String()
 }
 
+// maxSaw is how much of a long list a report shows, from its end: that is where
+// reads differ.
+const maxSaw = 12
+
+// brief is the operation without most of what it saw. A final read, which saw
+// everything, is but named.
+func (o *Op) brief() string {
+	short := *o
+	short.Acts = nil
+	hidden := 0
+	for _, a := range o.Acts {
+		switch {
+		case o.Final && len(o.Acts) > maxSaw:
+			hidden++
+			continue
+		case len(a.Saw) > maxSaw:
+			hidden += len(a.Saw) - maxSaw
+			a.Saw = a.Saw[len(a.Saw)-maxSaw:]
+		}
+		short.Acts = append(short.Acts, a)
+	}
+	if hidden > 0 {
+		return short.String() + fmt.Sprintf(" (%d left out)", hidden)
+	}
+	return short.String()
+}
+
 // Report returns the finding for a person.
 func (f Finding) Report(h *History) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", f.Check, f.Text)
 	for _, id := range f.Ops {
-		fmt.Fprintf(&b, "  op %s\n", h.Ops[id].String())
+		fmt.Fprintf(&b, "  op %s\n", h.Ops[id].brief())
 	}
 	for _, e := range f.Edges {
 		fmt.Fprintf(&b, "  %d -> %d  %s\n", e.From, e.To, e.Why)

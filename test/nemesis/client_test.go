@@ -54,6 +54,7 @@ type client struct {
 	homes   []int
 	several bool
 	roams   bool // reconnects now and then, and hands on its token
+	names   bool // names its appends, and repeats those of unknown outcome
 	random  *rand.Rand
 
 	conn    *pgx.Conn
@@ -211,6 +212,13 @@ func (c *client) do(ctx context.Context, level string, acts ...check.Act) []chec
 		}
 		c.level = level
 	}
+	name := ""
+	if c.names && len(acts) == 1 && acts[0].Kind == check.Append {
+		name = fmt.Sprintf("append-%d", acts[0].Value)
+		if _, err := c.conn.Exec(ctx, "set skein.operation = '"+name+"'"); err != nil {
+			return nil
+		}
+	}
 	o := check.Op{Client: c.name, Session: fmt.Sprintf("%s.%d", c.name, c.session), Node: c.node, Level: level, Acts: slices.Clone(acts)}
 	id := c.record.invoke(o)
 	run := c.single
@@ -221,6 +229,9 @@ func (c *client) do(ctx context.Context, level string, acts ...check.Act) []chec
 	err := run(ctx, r.Acts)
 	if err != nil {
 		r = check.Result{Outcome: outcomeOf(err, o.Writes()), Error: err.Error()}
+		if name != "" && r.Outcome == base.Indeterminate {
+			r.Outcome = c.repeat(name, acts[0])
+		}
 	} else {
 		r.Token = c.conn.PgConn().ParameterStatus("skein.token")
 		c.token = r.Token
@@ -233,6 +244,30 @@ func (c *client) do(ctx context.Context, level string, acts ...check.Act) []chec
 		return nil
 	}
 	return r.Acts
+}
+
+// repeat finds out what became of a named append by doing it again under its
+// name, which applies it once; at times it asks first.
+func (c *client) repeat(name string, a check.Act) base.Outcome {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for ; ctx.Err() == nil; c.rest(ctx, 100*time.Millisecond) {
+		c.hangUp()
+		if c.connect(ctx) != nil {
+			continue
+		}
+		if _, err := c.conn.Exec(ctx, "set skein.operation = '"+name+"'"); err != nil {
+			continue
+		}
+		var told string
+		if c.random.IntN(2) == 0 && c.conn.QueryRow(ctx, "show skein.outcome").Scan(&told) == nil && told == "applied" {
+			return base.Done
+		}
+		if err := c.act(ctx, c.conn, &a); err == nil || outcomeOf(err, true) == base.Done {
+			return base.Done
+		}
+	}
+	return base.Indeterminate
 }
 
 func positionOf(text string) base.Position {

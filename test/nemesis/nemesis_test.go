@@ -165,13 +165,13 @@ func (w *workload) clients(seed uint64) []*client {
 	}
 	for i := range w.cluster.nodes {
 		add("home", &client{homes: []int{i}})
-		add("home", &client{homes: []int{i}})
+		add("home", &client{homes: []int{i}, names: true})
 	}
 	for range 2 {
 		add("roam", &client{homes: []int{0, 1, 2}, roams: true})
 	}
-	for range 2 {
-		add("seek", &client{homes: []int{0, 1, 2}, several: true})
+	for i := range 2 {
+		add("seek", &client{homes: []int{0, 1, 2}, several: true, names: i == 0})
 	}
 	return list
 }
