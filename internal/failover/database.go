@@ -378,20 +378,31 @@ func (d *database) lag() time.Duration {
 	return best.Behind
 }
 
-// choose picks the leader among those that answered: the best position, and
-// of equal ones the target of a switchover.
-func (s *Supervisor) choose(d *database, lossy bool) (Elect, bool) {
-	if len(d.answers) == 0 {
-		return Elect{}, false
-	}
-	ids := make([]base.NodeID, 0, len(d.answers))
+// candidates are those that answered and that the control plane would record as
+// the leader. A node that is not counted may have come as far as those that
+// are, or further with what nobody was told is done, and would be refused for
+// ever.
+func (d *database) candidates() []base.NodeID {
+	var ids []base.NodeID
 	for n := range d.answers {
-		ids = append(ids, n)
+		if d.reason == ReasonForced || d.record.Counting.Has(n) {
+			ids = append(ids, n)
+		}
+	}
+	return ids
+}
+
+// choose picks the leader among those that answered and may lead: the best
+// position, and of equal ones the target of a switchover.
+func (s *Supervisor) choose(d *database, lossy bool) (Elect, bool) {
+	ids := d.candidates()
+	if len(ids) == 0 {
+		return Elect{}, false
 	}
 	slices.SortFunc(ids, func(a, b base.NodeID) int { return s.better(d, a, b) })
 	best := ids[0]
 	position := d.answers[best].reply.Position
-	if t, ok := d.answers[d.target]; ok && (t.reply.Position == position || d.reason == ReasonForced && lossy) {
+	if t, ok := d.answers[d.target]; ok && slices.Contains(ids, d.target) && (t.reply.Position == position || d.reason == ReasonForced && lossy) {
 		best = d.target
 	}
 	e := Elect{

@@ -395,12 +395,18 @@ func (s *Supervisor) record(now Instant, r Database) {
 		}
 		*d = database{record: r, suspected: d.suspected}
 	default:
-		d.record = r
-		if d.state == electing {
-			d.state = asking // what was proposed may rest on another counting
+		if d.state == electing && !d.record.same(r) {
+			d.state = asking // what was proposed rests on what is so no more
 		}
+		d.record = r
 	}
 	s.advance(now, d)
+}
+
+// same says whether an election would come out alike.
+func (d Database) same(r Database) bool {
+	return d.Epoch == r.Epoch && d.Leader == r.Leader && slices.Equal(d.Replicas, r.Replicas) &&
+		d.Counting.Revision == r.Counting.Revision && d.AllowLoss == r.AllowLoss
 }
 
 func (s *Supervisor) setNodes(list []Node) {
