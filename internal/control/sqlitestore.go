@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -67,10 +68,28 @@ func OpenStore(e *env.Env, dir, vfs string) (Store, error) {
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), conn.Close())
 	}
-	if err := e.FS.SyncDir(dir); err != nil {
+	if err := errors.Join(s.harden(e, path), e.FS.SyncDir(dir)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), conn.Close())
 	}
 	return s, nil
+}
+
+// harden makes durable what is read. A sync that failed in the last life of this
+// process may have left writes that the system shows and no later sync brings
+// to the disk: they are written anew, into the file, and the -wal starts over.
+func (s *SQLiteStore) harden(e *env.Env, path string) error {
+	frames, done, err := s.conn.Checkpoint(sqlite.CheckpointTruncate)
+	if err == nil && frames != done {
+		err = fmt.Errorf("%d of %d frames are in the file", done, frames)
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	f, err := e.FS.OpenFile(path+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (s *SQLiteStore) prepare() error {
