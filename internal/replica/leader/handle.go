@@ -93,7 +93,9 @@ func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, 
 	if at, err = readPosition(shot.Conn()); err != nil {
 		return at, err
 	}
-	return at, f(ctx, shot)
+	err = f(ctx, shot)
+	r.damaged(err)
+	return at, err
 }
 
 func (r *Replica) unavailable() error {
