@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -303,10 +304,9 @@ func (w *world) judge() bool {
 		return false
 	}
 	for _, s := range w.slots {
-		if !s.gone {
-			if err := w.inspect(s); err != nil {
-				w.fail("inspect %s: %v", s.name(), err)
-			}
+		// A damaged page that nobody has read is met now, and healed.
+		if !s.gone && !w.until("inspect "+s.name(), settleWithin, func() error { return errors.Join(w.level(), w.inspect(s)) }) {
+			return false
 		}
 	}
 	if err := w.lookUp(); err != nil {
@@ -368,7 +368,6 @@ func (w *world) inspect(s *slot) error {
 	if err != nil {
 		return err
 	}
-	w.history.Copies = append(w.history.Copies, check.Copy{Node: s.name(), Position: at, Hash: hash, At: w.instants.since(), Final: true})
 	c, err := w.open(s)
 	if err != nil {
 		return err
@@ -397,6 +396,7 @@ func (w *world) inspect(s *slot) error {
 			}
 		}
 	}
+	w.history.Copies = append(w.history.Copies, check.Copy{Node: s.name(), Position: at, Hash: hash, At: w.instants.since(), Final: true})
 	w.history.Final(s.name(), w.instants.since(), rows.Result().Position, lists)
 	return nil
 }
