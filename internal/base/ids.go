@@ -3,6 +3,7 @@ package base
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // NodeID names one process for as long as its data folder lives. It is drawn
@@ -55,6 +56,17 @@ type Position struct {
 
 // String returns "epoch/seq".
 func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Epoch, p.Seq) }
+
+// ParsePosition reads what String writes.
+func ParsePosition(text string) (Position, error) {
+	epoch, seq, ok := strings.Cut(text, "/")
+	e, err := strconv.ParseUint(epoch, 10, 64)
+	q, qerr := strconv.ParseUint(seq, 10, 64)
+	if !ok || err != nil || qerr != nil {
+		return Position{}, Errorf(KindInvalid, "position %q: want epoch/seq, such as 2/88", text)
+	}
+	return Position{Epoch: Epoch(e), Seq: Seq(q)}, nil
+}
 
 // Less orders positions as an election does: a later epoch wins, then the
 // longer log. Two logs that end at equal positions are equal.

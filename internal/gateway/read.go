@@ -17,6 +17,7 @@ const (
 	levelSession levelKind = iota // nothing older than what the session has seen
 	levelAny                      // whatever the nearest replica has
 	levelBounded                  // and not older than a bound
+	levelAt                       // and everything up to a position
 	levelLeader                   // everything acknowledged before the read began
 )
 
@@ -24,6 +25,7 @@ const (
 type readLevel struct {
 	kind  levelKind
 	bound time.Duration
+	at    base.Position
 }
 
 // request says what the level asks of a replica, for a session that has seen
@@ -35,6 +37,10 @@ func (l readLevel) request(at base.Position, guard replica.Guard) replica.ReadRe
 		q.AtLeast = at
 	case levelBounded:
 		q.AtLeast, q.MaxAge = at, l.bound
+	case levelAt:
+		if q.AtLeast = at; at.Less(l.at) {
+			q.AtLeast = l.at
+		}
 	case levelLeader:
 		q.AtLeast, q.Linearizable = at, true
 	}

@@ -139,6 +139,29 @@ func TestTokensKeepTheOrder(t *testing.T) {
 	})
 }
 
+// A position that was read from somewhere else can be asked for.
+func TestReadsAtAPosition(t *testing.T) {
+	run(t, 3, 3, func(t *testing.T, c *cluster) {
+		a, b := c.session(1), c.session(3)
+		defer a.Close()
+		defer b.Close()
+		a.do("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.net.SetDelay(1, 3, 300*time.Millisecond) // Node 3 is always late.
+		for i := range 5 {
+			a.do("INSERT INTO item VALUES (?1)", base.IntValue(int64(i)))
+			a.do("SELECT count(*) FROM item")
+			position, _, _ := strings.Cut(strings.TrimPrefix(a.do("SHOW skein.last_read"), "position "), ",")
+			b.do("SET skein.read = 'at(" + position + ")'")
+			b.expect("SELECT count(*) FROM item", fmt.Sprint(i+1))
+		}
+		// No history has it, or will soon.
+		b.do("SET skein.read = 'at(1/1000)'")
+		b.fails("SELECT count(*) FROM item", base.KindStale, "")
+		b.do("SET skein.read = 'at(0/1)'")
+		b.do("SELECT count(*) FROM item")
+	})
+}
+
 // A replica that is cut off hands reads over, or says that it is too old.
 func TestAReplicaThatIsBehindHandsOver(t *testing.T) {
 	run(t, 3, 3, func(t *testing.T, c *cluster) {
@@ -427,6 +450,7 @@ func TestSettings(t *testing.T) {
 		for name, values := range map[string][2]string{
 			"skein.read":              {"bounded(1.5s)", "BOUNDED( 1500ms )"},
 			"skein.durability":        {"all applied", "ALL applied"},
+			"skein.Read":              {"at(2/88)", "AT( 2/88 )"},
 			"skein.statement_timeout": {"2s", "2000"},
 		} {
 			before := s.do("SHOW " + name)

@@ -138,7 +138,8 @@ func noSetting(name string) error {
 	return e
 }
 
-// parseReadLevel reads any, bounded(duration), session, leader or linearizable.
+// parseReadLevel reads any, bounded(duration), session, at(position), leader or
+// linearizable.
 func parseReadLevel(value string) (readLevel, error) {
 	v := strings.ToLower(strings.TrimSpace(value))
 	switch v {
@@ -149,13 +150,20 @@ func parseReadLevel(value string) (readLevel, error) {
 	case "leader", "linearizable":
 		return readLevel{kind: levelLeader}, nil
 	}
-	if inner, ok := strings.CutPrefix(v, "bounded("); ok && strings.HasSuffix(inner, ")") {
-		d, err := time.ParseDuration(strings.Trim(strings.TrimSuffix(inner, ")"), " '\""))
-		if err == nil && d > 0 {
-			return readLevel{kind: levelBounded, bound: d}, nil
+	if word, inner, ok := strings.Cut(v, "("); ok && strings.HasSuffix(inner, ")") {
+		inner = strings.Trim(strings.TrimSuffix(inner, ")"), " '\"")
+		switch word {
+		case "bounded":
+			if d, err := time.ParseDuration(inner); err == nil && d > 0 {
+				return readLevel{kind: levelBounded, bound: d}, nil
+			}
+		case "at":
+			if p, err := base.ParsePosition(inner); err == nil {
+				return readLevel{kind: levelAt, at: p}, nil
+			}
 		}
 	}
-	return readLevel{}, base.Errorf(base.KindInvalid, "skein.read = %q: want any, bounded(500ms), session or leader", value)
+	return readLevel{}, base.Errorf(base.KindInvalid, "skein.read = %q: want any, bounded(500ms), session, at(2/88) or leader", value)
 }
 
 // String returns what parseReadLevel reads.
@@ -165,6 +173,8 @@ func (l readLevel) String() string {
 		return "any"
 	case levelBounded:
 		return fmt.Sprintf("bounded(%v)", l.bound)
+	case levelAt:
+		return fmt.Sprintf("at(%v)", l.at)
 	case levelLeader:
 		return "leader"
 	}
