@@ -89,7 +89,9 @@ func (w *writer) settle() error {
 // leave closes the connection at the end of the epoch. What is safe is committed
 // before; what is not may have to be undone, and is left to the log.
 func (w *writer) leave() {
-	w.conn.SetInterrupt(context.Background())
+	if w.failed == nil { // Else the connection is closed.
+		w.conn.SetInterrupt(context.Background())
+	}
 	if w.failed == nil && w.pending.entries > 0 && w.end <= w.replica.safe.get() {
 		if err := w.commitSQLite(w.end); err != nil {
 			w.replica.log.Warn("commit at the end of the epoch; it is done from the log", "err", err)
@@ -141,7 +143,7 @@ func (r *Replica) readLately() bool {
 // read sees everything that this replica has.
 func (r *Replica) commitApplied(ctx context.Context) error {
 	r.lastRead.Store(int64(r.now()))
-	applied := base.Seq(r.applied.Load())
+	applied := r.answered()
 	if r.executed.get() >= applied {
 		return nil
 	}
@@ -149,6 +151,17 @@ func (r *Replica) commitApplied(ctx context.Context) error {
 	waiting, cancel := r.env.Clock.WithTimeout(ctx, replica.DefaultReadWait, late)
 	defer cancel()
 	return r.executed.wait(waiting, applied)
+}
+
+// answered is what a read of this replica must see at least: what is applied
+// and, on a leader, what it has published. The file may have fallen behind that:
+// when SQLite lost a transaction and could not execute it again yet.
+func (r *Replica) answered() base.Seq {
+	applied := base.Seq(r.applied.Load())
+	if lead, err := r.leading(); err == nil {
+		applied = max(applied, lead.acks.publishedSeq().Seq)
+	}
+	return applied
 }
 
 // setExecuted says where SQLite's file stands after it was opened or undone.
