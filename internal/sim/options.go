@@ -88,7 +88,7 @@ func between(r *rand.Rand, least, most time.Duration) time.Duration {
 func draw(o Options) plan {
 	r := stream(o.Seed, "plan")
 	p := plan{
-		nodes: pick(r, 3, 3, 3, 3, 5, 2, 4), lease: pick(r, 300*time.Millisecond, time.Second, 2*time.Second, 2*time.Second),
+		nodes: pick(r, 3, 3, 3, 3, 5, 2, 4), lease: pick(r, 300*time.Millisecond, time.Second, 2*time.Second, 2*time.Second, 5*time.Second, 5*time.Second),
 		delay: between(r, 50*time.Microsecond, 20*time.Millisecond), jitter: between(r, 10*time.Microsecond, 30*time.Millisecond),
 		sync: between(r, 50*time.Microsecond, 10*time.Millisecond), drift: pick(r, 0, 1e-5, 2e-4, 5e-3),
 		clients: 1 + r.IntN(5), think: between(r, 20*time.Millisecond, 3*time.Second),
