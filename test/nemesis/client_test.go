@@ -288,7 +288,10 @@ func outcomeOf(err error, writes bool) base.Outcome {
 	if !writes {
 		return base.NotDone
 	}
-	if _, before := errors.AsType[notDone](err); before || pgconn.SafeToRetry(err) || errors.Is(err, pgx.ErrTxCommitRollback) {
+	// The driver calls it safe to retry when a connection breaks under a COMMIT,
+	// which it then finds closed; it is not.
+	safe := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
+	if _, before := errors.AsType[notDone](err); before || safe || errors.Is(err, pgx.ErrTxCommitRollback) {
 		return base.NotDone
 	}
 	if told, ok := errors.AsType[*pgconn.PgError](err); ok {
