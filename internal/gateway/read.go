@@ -136,11 +136,15 @@ func (p *peekedRows) Next() bool {
 	return p.more && p.Rows.Next()
 }
 
-// trackedRows calls closed once, when the rows are at their end or closed.
+// trackedRows calls closed once, when the rows are at their end or closed. The
+// result that closed is given has a position only if the client was shown
+// something: until then the snapshot may hold what a failover undoes, and a
+// token with that would have seen what never was.
 type trackedRows struct {
 	session.Rows
 	closed func(session.Result)
 	result session.Result
+	shown  bool // a row, or that there is none
 	over   bool
 }
 
@@ -150,8 +154,10 @@ func (t *trackedRows) Next() bool {
 		return false
 	}
 	if t.Rows.Next() {
+		t.shown = true
 		return true
 	}
+	t.shown = t.shown || t.Rows.Err() == nil
 	t.finish()
 	return false
 }
@@ -176,5 +182,8 @@ func (t *trackedRows) finish() {
 		return
 	}
 	t.over, t.result = true, t.Rows.Result()
+	if !t.shown {
+		t.result.Position = base.Position{}
+	}
 	t.closed(t.result)
 }
