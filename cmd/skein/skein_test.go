@@ -301,10 +301,10 @@ func TestOrphans(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	w.node.Undone = []httpapi.Orphan{{
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Epoch: 2, Seq: 7, Table: "t", Op: "update",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Acknowledged: "yes", Epoch: 2, Seq: 7, Table: "t", Op: "update",
 		Key: httpapi.Row{{Column: "id", Value: base.IntValue(1)}}, Old: httpapi.Row{{Column: "v", Value: base.TextValue("a")}}, New: httpapi.Row{{Column: "v", Value: base.TextValue("b")}},
 	}}
-	want := "UNDONE AT             EPOCH  SEQ  TABLE  OP      KEY       OLD        NEW\n2026-01-02 03:04:05Z  2      7    t      update  {\"id\":1}  {\"v\":\"a\"}  {\"v\":\"b\"}\n"
+	want := "WRITTEN                   ACKNOWLEDGED  EPOCH  SEQ  TABLE  OP      KEY       OLD        NEW\n2026-01-02 03:04:05.000Z  yes           2      7    t      update  {\"id\":1}  {\"v\":\"a\"}  {\"v\":\"b\"}\n"
 	if got := w.run(0, "", "orphans", "list", "main"); got != want {
 		t.Errorf("got %q", got)
 	}

@@ -123,6 +123,17 @@ func (c *Client) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 	return &Snapshot{Body: response.Body, Size: response.ContentLength, Position: response.Header.Get(httpapi.PositionHeader)}, nil
 }
 
+// SettleOrphans replays or discards writes that were undone.
+func (c *Client) SettleOrphans(ctx context.Context, name string, which httpapi.OrphanChoice, replay bool) ([]httpapi.OrphanOutcome, error) {
+	path := "/orphans/discard"
+	if replay {
+		path = "/orphans/replay"
+	}
+	var list []httpapi.OrphanOutcome
+	err := c.json(ctx, http.MethodPost, databasePath(name, path), which, &list)
+	return list, err
+}
+
 // Orphans lists writes that were undone when an old leader came back.
 func (c *Client) Orphans(ctx context.Context, name string) ([]httpapi.Orphan, error) {
 	var list []httpapi.Orphan

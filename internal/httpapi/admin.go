@@ -297,6 +297,23 @@ func (a *API) orphans(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nonNil(list), err
 }
 
+func (a *API) settleOrphans(replay bool) handle {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		name := r.PathValue("name")
+		if err := a.need(r.Context(), name, RightAdmin); err != nil {
+			return nil, err
+		}
+		var which OrphanChoice
+		if r.ContentLength != 0 {
+			if err := readJSON(w, r, maxJSONBody, &which); err != nil {
+				return nil, err
+			}
+		}
+		outcomes, err := a.options.Node.SettleOrphans(r.Context(), name, which, replay)
+		return nonNil(outcomes), err
+	}
+}
+
 func (a *API) hash(w http.ResponseWriter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
 	if err := a.need(r.Context(), name, RightRead); err != nil {

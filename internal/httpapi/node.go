@@ -79,6 +79,9 @@ type Node interface {
 	// Orphans lists writes of this database that were undone when an old
 	// leader came back, from all nodes, oldest first.
 	Orphans(ctx context.Context, database string) ([]Orphan, error)
+	// SettleOrphans writes orphaned writes again, as new ones, where nothing newer
+	// is in their way, or discards them. Both take them off the list.
+	SettleOrphans(ctx context.Context, database string, which OrphanChoice, replay bool) ([]OrphanOutcome, error)
 	// ContentHash has every replica hash its user tables at its own position.
 	ContentHash(ctx context.Context, database string) ([]ReplicaHash, error)
 }

@@ -125,6 +125,7 @@ type ReplicaStatus struct {
 	CopiedBytes    int64            `json:"copied_bytes"`
 	CopyTotalBytes int64            `json:"copy_total_bytes"`
 	Orphans        int64            `json:"orphans"`
+	OrphansAcked   int64            `json:"orphans_acknowledged"` // of them
 	Error          string           `json:"error,omitempty"`
 	Path           string           `json:"path"`
 	Followers      []FollowerStatus `json:"followers,omitempty"`
@@ -150,7 +151,7 @@ func NewReplicaStatus(node base.NodeID, name string, s replica.Status) ReplicaSt
 		Appended: s.Appended.String(), Applied: s.Applied.String(), AppliedSeq: s.Applied.Seq,
 		Flushed: s.Flushed, Safe: s.Safe, LagSeqs: -1, AgeSeconds: s.Age.Seconds(), Degraded: s.Degraded,
 		LogStart: s.LogStart, LogBytes: s.LogBytes, FileBytes: s.FileBytes,
-		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, Error: s.Error, Path: s.Path,
+		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, OrphansAcked: s.OrphansAcknowledged, Error: s.Error, Path: s.Path,
 	}
 	if s.Role == replica.RoleLeader {
 		r.LagSeqs = 0
@@ -296,15 +297,33 @@ type Grant struct {
 // Orphan is one row change that was acknowledged or in flight at a leader that
 // lost its leadership, and undone when it came back.
 type Orphan struct {
-	Time  time.Time  `json:"time"` // when it was undone
-	Node  string     `json:"node"` // id of the node that undid it
-	Epoch base.Epoch `json:"epoch"`
-	Seq   base.Seq   `json:"seq"`
-	Table string     `json:"table"`
-	Op    string     `json:"op"` // "insert", "update", "delete", "ddl"
-	Key   Row        `json:"key"`
-	Old   Row        `json:"old"` // null for an insert
-	New   Row        `json:"new"` // null for a delete
+	Time time.Time `json:"time"` // when the old leader made it, by its clock; acknowledged at once if at all
+	// Acknowledged: "yes", "no", or "unknown" after a power cut.
+	Acknowledged string     `json:"acknowledged"`
+	Node         string     `json:"node"` // id of the node that undid it
+	Epoch        base.Epoch `json:"epoch"`
+	Seq          base.Seq   `json:"seq"`
+	Table        string     `json:"table"`
+	Op           string     `json:"op"` // "insert", "update", "delete", "ddl"
+	Key          Row        `json:"key"`
+	Old          Row        `json:"old"` // null for an insert
+	New          Row        `json:"new"` // null for a delete
+}
+
+// OrphanChoice names orphaned writes: one, or all of a node, or all.
+type OrphanChoice struct {
+	Node  string     `json:"node"`  // node id; "": all nodes
+	Epoch base.Epoch `json:"epoch"` // 0: all
+	Seq   base.Seq   `json:"seq"`   // 0: all of the epoch
+}
+
+// OrphanOutcome is what became of one.
+type OrphanOutcome struct {
+	Node    string     `json:"node"`
+	Epoch   base.Epoch `json:"epoch"`
+	Seq     base.Seq   `json:"seq"`
+	Outcome string     `json:"outcome"` // "replayed", "discarded", "conflict"; what conflicts stays listed
+	Message string     `json:"message,omitempty"`
 }
 
 // ReplicaHash is the hash of a replica's user tables at a position.

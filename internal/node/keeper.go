@@ -262,6 +262,7 @@ func (n *Node) keep(db catalog.Database) {
 	}
 	k.assign(leader.Assignment{
 		Epoch: db.Epoch, Leader: db.Leader, Replicas: slices.Clone(db.Replicas), Policy: db.Policy, Counting: db.Counting,
+		Lossy: db.LastElection.Lossy, Handed: failover.Reason(db.LastElection.Reason).HandedOver(),
 	})
 	if fresh {
 		var ctx context.Context

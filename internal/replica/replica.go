@@ -187,9 +187,11 @@ type Status struct {
 	Copied    int64         `json:"copied_bytes"`
 	CopyTotal int64         `json:"copy_total_bytes"`
 	Orphans   int64         `json:"orphans"`
-	Error     string        `json:"error,omitempty"`
-	Path      string        `json:"path"`
-	Followers []Follower    `json:"followers,omitempty"`
+	// OrphansAcknowledged are those of Orphans that a client was told would stand.
+	OrphansAcknowledged int64      `json:"orphans_acknowledged"`
+	Error               string     `json:"error,omitempty"`
+	Path                string     `json:"path"`
+	Followers           []Follower `json:"followers,omitempty"`
 }
 
 // Follower as its leader sees it.

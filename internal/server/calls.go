@@ -19,6 +19,7 @@ import (
 const (
 	statusCall  = "server.status"
 	orphansCall = "server.orphans"
+	settleCall  = "server.orphans.settle"
 	hashCall    = "server.hash"
 )
 
@@ -37,6 +38,14 @@ func (s *Server) calls() map[string]node.CallHandler {
 		orphansCall: func(ctx context.Context, n *node.Node, _ base.NodeID, request []byte) ([]byte, error) {
 			list, err := localOrphans(ctx, n, string(request))
 			return marshal(list, err)
+		},
+		settleCall: func(ctx context.Context, n *node.Node, _ base.NodeID, request []byte) ([]byte, error) {
+			var q settleRequest
+			if err := json.Unmarshal(request, &q); err != nil {
+				return nil, base.Errorf(base.KindInvalid, "bad request about orphaned writes")
+			}
+			outcomes, err := settleLocal(ctx, n, q)
+			return marshal(outcomes, err)
 		},
 		hashCall: func(ctx context.Context, n *node.Node, _ base.NodeID, request []byte) ([]byte, error) {
 			return json.Marshal(localHash(ctx, n, string(request)))
@@ -120,7 +129,7 @@ func localOrphans(ctx context.Context, n *node.Node, database string) ([]httpapi
 	for _, o := range kept {
 		list = append(list, httpapi.Orphan{
 			Time: time.Unix(0, o.WrittenNS).UTC(), Node: n.ID().String(), Epoch: o.Epoch, Seq: o.Seq,
-			Table: o.Table, Op: o.Operation, Key: named(nil, "key", o.Key), Old: named(o.Columns, "column", o.Old), New: named(o.Columns, "column", o.New),
+			Table: o.Table, Op: o.Operation, Key: named(rowidName(o), "key", o.Key), Acknowledged: acknowledgedText(o.Acknowledged), Old: named(o.Columns, "column", o.Old), New: named(o.Columns, "column", o.New),
 		})
 	}
 	return list, nil

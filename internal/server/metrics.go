@@ -48,6 +48,7 @@ func newCollector(n *node.Node) *collector {
 	gauge("age_seconds", "How long ago the replica was level with its leader.", func(s replica.Status) float64 { return s.Age.Seconds() })
 	gauge("log_bytes", "Bytes of log on disk.", func(s replica.Status) float64 { return float64(s.LogBytes) })
 	gauge("file_bytes", "Bytes of the database file and its WAL.", func(s replica.Status) float64 { return float64(s.FileBytes) })
+	gauge("orphans_acknowledged", "Row changes that were undone here although a client had been told that they stand.", func(s replica.Status) float64 { return float64(s.OrphansAcknowledged) })
 	gauge("orphans", "Row changes that were undone here when an old leader came back.", func(s replica.Status) float64 { return float64(s.Orphans) })
 	return c
 }

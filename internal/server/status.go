@@ -260,7 +260,7 @@ func replicaAlerts(add func(httpapi.Severity, httpapi.AlertKind, string, string,
 		add(httpapi.Critical, httpapi.AlertNoLeader, d.Name, r.Node, "the leader of %s reaches too few followers: writes wait", d.Name)
 	}
 	if r.Orphans > 0 {
-		add(httpapi.Warning, httpapi.AlertOrphans, d.Name, r.Node, "%d row changes of %s were undone on %s when it came back; see: skein orphans list %s", r.Orphans, d.Name, r.NodeName, d.Name)
+		add(httpapi.Warning, httpapi.AlertOrphans, d.Name, r.Node, "%d row changes of %s were undone on %s when it came back, %d of them acknowledged; see: skein orphans list %s", r.Orphans, d.Name, r.NodeName, r.OrphansAcked, d.Name)
 	}
 }
 

@@ -353,6 +353,21 @@ func (n *Node) Orphans(_ context.Context, database string) ([]httpapi.Orphan, er
 	return n.Undone, n.call("Orphans", database)
 }
 
+// SettleOrphans implements httpapi.Node with Undone.
+func (n *Node) SettleOrphans(_ context.Context, database string, which httpapi.OrphanChoice, replay bool) ([]httpapi.OrphanOutcome, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	outcome := "discarded"
+	if replay {
+		outcome = "replayed"
+	}
+	var list []httpapi.OrphanOutcome
+	for _, o := range n.Undone {
+		list = append(list, httpapi.OrphanOutcome{Node: o.Node, Epoch: o.Epoch, Seq: o.Seq, Outcome: outcome})
+	}
+	return list, n.call("SettleOrphans", database, which, replay)
+}
+
 // ContentHash implements httpapi.Node with Hashes.
 func (n *Node) ContentHash(_ context.Context, database string) ([]httpapi.ReplicaHash, error) {
 	n.mu.Lock()

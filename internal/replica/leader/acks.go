@@ -128,10 +128,20 @@ func (a *acks) settleAndUnlock() {
 	slices.SortFunc(ready, func(x, y group) int { return cmp.Compare(x.seq, y.seq) })
 	degraded := a.mu.degraded
 	reports := make([]string, len(ready))
+	risked := base.Seq(0)
 	for i, g := range ready {
-		reports[i] = report(core.ReachedBy(g.seq), g.asked.When)
+		copies := core.ReachedBy(g.seq)
+		reports[i] = report(copies, g.asked.When)
+		if 2*copies.Flushed <= copies.Replicas {
+			risked = max(risked, g.seq)
+		}
 	}
 	a.mu.Unlock()
+	if risked > 0 {
+		if err := a.replica.acked.note(a.replica, base.Position{Epoch: a.epoch, Seq: risked}); err != nil {
+			a.replica.log.Warn("a failover could not tell what was acknowledged", "err", err)
+		}
+	}
 	if live && a.replica.safe.raise(safe) {
 		a.safeRose()
 	}

@@ -198,7 +198,7 @@ func TestOrphanFileIsAsDescribed(t *testing.T) {
 	if _, err := st.Step(); err != nil {
 		t.Fatal(err)
 	}
-	const want = "epoch INTEGER 1 1, seq INTEGER 1 2, written_ns INTEGER 1 0, table_name TEXT 1 0, operation TEXT 1 0, columns TEXT 1 0, key TEXT 0 0, old TEXT 0 0, new TEXT 0 0"
+	const want = "epoch INTEGER 1 1, seq INTEGER 1 2, written_ns INTEGER 1 0, table_name TEXT 1 0, operation TEXT 1 0, columns TEXT 1 0, key TEXT 0 0, old TEXT 0 0, new TEXT 0 0, rowid_name TEXT 0 0, acknowledged INTEGER 0 0"
 	if got := string(st.Column(0).Bytes); got != want {
 		t.Errorf("got %s", got)
 	}

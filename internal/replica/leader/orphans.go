@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/skeindb/skein/internal/base"
@@ -27,12 +28,19 @@ type Orphan struct {
 	// not known any more.
 	Columns       []string
 	Key, Old, New []base.Value
+	// RowIDName is the column that is the rowid, which is then the key; empty when
+	// there is none, or the table was not known any more.
+	RowIDName string
+	// Acknowledged is 1 when a client was told that the write stands, 0 when none
+	// was, and NULL when that is not known.
+	Acknowledged base.Value
 }
 
 const orphanSchema = `PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS orphan (
 	epoch INTEGER NOT NULL, seq INTEGER NOT NULL, written_ns INTEGER NOT NULL,
 	table_name TEXT NOT NULL, operation TEXT NOT NULL, columns TEXT NOT NULL, key TEXT, old TEXT, new TEXT,
+	rowid_name TEXT, acknowledged INTEGER,
 	PRIMARY KEY (epoch, seq)) WITHOUT ROWID`
 
 func (r *Replica) orphanPath() string { return r.options.Dir + "/orphans.sqlite" }
@@ -47,7 +55,30 @@ func (r *Replica) openOrphans(ctx context.Context) (*sqlite.Conn, error) {
 	if err := conn.Exec(orphanSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("open orphaned writes: %w", err), conn.Close())
 	}
+	if err := extendOrphans(conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("open orphaned writes: %w", err), conn.Close())
+	}
 	return conn, nil
+}
+
+// extendOrphans adds the columns that a file of an earlier version lacks.
+func extendOrphans(conn *sqlite.Conn) error {
+	for _, column := range []string{"rowid_name TEXT", "acknowledged INTEGER"} {
+		name, _, _ := strings.Cut(column, " ")
+		st, err := conn.PrepareOwn("SELECT 1 FROM pragma_table_info('orphan') WHERE name = '" + name + "'")
+		if err != nil {
+			return err
+		}
+		has, err := st.Step()
+		st.Close()
+		if err == nil && !has {
+			err = conn.Exec("ALTER TABLE orphan ADD COLUMN " + column)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepOrphans writes the changes of the log after a sequence number down,
@@ -66,7 +97,7 @@ func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, er
 	if err := conn.BeginImmediate(); err != nil {
 		return 0, fmt.Errorf("keep orphaned writes: %w", err)
 	}
-	k := orphanKeeper{conn: conn, columns: r.columnsByTable(ctx)}
+	k := orphanKeeper{conn: conn, columns: r.columnsByTable(ctx), verdict: r.verdicts()}
 	size, err = r.eachEntry(after, func(e *entry.Entry, _ []byte) error { return k.keep(e) })
 	if err == nil {
 		err = conn.Commit()
@@ -80,40 +111,48 @@ func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, er
 
 // columnsByTable returns a function that names a table's columns, as well as
 // the replica knows them.
-func (r *Replica) columnsByTable(ctx context.Context) func(table string) []string {
-	known := make(map[string][]string)
-	return func(table string) []string {
+func (r *Replica) columnsByTable(ctx context.Context) func(table string) tableNames {
+	known := make(map[string]tableNames)
+	return func(table string) tableNames {
 		if names, ok := known[table]; ok {
 			return names
 		}
-		known[table] = nil
+		known[table] = tableNames{}
 		db := r.file() // Also one that nobody else may read any more.
 		if db == nil {
-			return nil
+			return tableNames{}
 		}
 		conn, err := db.Reader(ctx)
 		if err != nil {
-			return nil
+			return tableNames{}
 		}
 		defer db.ReleaseReader(conn)
 		conn.SetGuard(sqlite.GuardOwn)
-		if _, names, err := row.ColumnNames(conn, table); err == nil {
-			known[table] = names
+		if rowid, names, err := row.ColumnNames(conn, table); err == nil {
+			known[table] = tableNames{rowid, names}
 		}
 		return known[table]
 	}
 }
 
+// tableNames are the names of a table's columns; rowid is empty when the rowid is
+// none of them.
+type tableNames struct {
+	rowid   string
+	columns []string
+}
+
 type orphanKeeper struct {
 	conn    *sqlite.Conn
-	columns func(table string) []string
+	columns func(table string) tableNames
+	verdict verdict
 }
 
 func (k *orphanKeeper) keep(e *entry.Entry) error {
 	if e.Kind != entry.Row {
 		return nil
 	}
-	st, err := k.conn.PrepareOwn("INSERT OR IGNORE INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
+	st, err := k.conn.PrepareOwn("INSERT OR IGNORE INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")
 	if err != nil {
 		return err
 	}
@@ -123,7 +162,8 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 		if err != nil {
 			return err
 		}
-		columns, err := json.Marshal(k.columns(c.Table))
+		names := k.columns(c.Table)
+		columns, err := json.Marshal(names.columns)
 		if err != nil {
 			return err
 		}
@@ -134,6 +174,7 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 			base.IntValue(int64(e.Epoch)), base.IntValue(int64(seq)), base.IntValue(e.Time),
 			base.TextValue(c.Table), base.TextValue(c.Op), base.TextValue(string(columns)),
 			packValues(c.Key), packValues(c.Old), packValues(c.New),
+			base.TextValue(names.rowid), k.verdict.of(e.Position()),
 		}); err != nil {
 			return err
 		}
@@ -225,7 +266,7 @@ func (r *Replica) Orphans(ctx context.Context, limit int) ([]Orphan, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	st, err := conn.PrepareOwn("SELECT epoch, seq, written_ns, table_name, operation, columns, key, old, new FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1")
+	st, err := conn.PrepareOwn("SELECT epoch, seq, written_ns, table_name, operation, columns, key, old, new, coalesce(rowid_name, ''), acknowledged FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1")
 	if err != nil {
 		return nil, err
 	}
@@ -260,37 +301,53 @@ func readOrphan(st *sqlite.Stmt) (o Orphan, err error) {
 			return o, err
 		}
 	}
+	o.RowIDName, o.Acknowledged = string(st.Column(9).Bytes), st.Column(10).Clone()
 	return o, nil
 }
 
-// countOrphans returns how many there are.
-func (r *Replica) countOrphans(ctx context.Context) (int64, error) {
+// DropOrphan takes one off the list: it was replayed or discarded.
+func (r *Replica) DropOrphan(ctx context.Context, epoch base.Epoch, seq base.Seq) error {
+	conn, err := r.openOrphans(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := runOwn(conn, "DELETE FROM orphan WHERE epoch = ?1 AND seq = ?2", base.IntValue(int64(epoch)), base.IntValue(int64(seq))); err != nil {
+		return fmt.Errorf("drop an orphaned write: %w", err)
+	}
+	r.recountOrphans(ctx)
+	return nil
+}
+
+// countOrphans returns how many there are, and how many of them were
+// acknowledged.
+func (r *Replica) countOrphans(ctx context.Context) (all, acknowledged int64, err error) {
 	if _, err := r.env.FS.Stat(r.orphanPath()); err != nil {
-		return 0, nil
+		return 0, 0, nil
 	}
 	conn, err := r.openOrphans(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer conn.Close()
-	st, err := conn.PrepareOwn("SELECT count(*) FROM orphan")
+	st, err := conn.PrepareOwn("SELECT count(*), coalesce(sum(acknowledged), 0) FROM orphan")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer st.Close()
 	if _, err := st.Step(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return st.Column(0).Int, nil
+	return st.Column(0).Int, st.Column(1).Int, nil
 }
 
 func (r *Replica) recountOrphans(ctx context.Context) {
-	n, err := r.countOrphans(ctx)
+	n, acknowledged, err := r.countOrphans(ctx)
 	if err != nil {
 		r.log.Warn("count orphaned writes", "err", err)
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.orphans = n
+	r.mu.orphans, r.mu.orphansAck = n, acknowledged
 }

@@ -67,6 +67,9 @@ type Assignment struct {
 	Replicas []base.NodeID
 	Policy   base.Policy
 	Counting leadership.Counting // as recorded; what elections rely on
+	// Lossy: acknowledged writes may have been lost when Epoch began; Handed: the
+	// leader before had given its epoch up itself.
+	Lossy, Handed bool
 }
 
 // Replica is one node's copy of one single-leader database.
@@ -105,6 +108,7 @@ type Replica struct {
 		copied     int64
 		copyTotal  int64
 		orphans    int64
+		orphansAck int64                   // of them, those that were acknowledged
 		stop       context.CancelCauseFunc // ends the part that is played
 	}
 	partChanged broadcast
@@ -112,6 +116,7 @@ type Replica struct {
 	handle      handle
 	shots       snapshots
 	recent      operations
+	acked       acknowledged
 	receivers   sync.WaitGroup // of acknowledgements; each ends with its stream
 }
 
@@ -402,6 +407,7 @@ func (r *Replica) fail(err error) {
 func (r *Replica) Close() error {
 	err := r.handle.close(r.env.Clock)
 	r.receivers.Wait()
+	err = errors.Join(err, r.acked.close())
 	if r.changes != nil {
 		err = errors.Join(err, r.changes.Close())
 	}

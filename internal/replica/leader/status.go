@@ -26,7 +26,7 @@ func (r *Replica) Status() replica.Status {
 	a, lead := r.mu.assignment, r.mu.leading
 	s := replica.Status{
 		Role: r.mu.role, Epoch: a.Epoch, Leader: a.Leader, Copied: r.mu.copied, CopyTotal: r.mu.copyTotal,
-		Path: r.path(), Orphans: r.mu.orphans,
+		Path: r.path(), Orphans: r.mu.orphans, OrphansAcknowledged: r.mu.orphansAck,
 	}
 	if r.mu.failure != nil {
 		s.Error = r.mu.failure.Error()
