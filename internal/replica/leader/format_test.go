@@ -2,12 +2,14 @@ package leader
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"io/fs"
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -262,4 +264,27 @@ func opID(n int) (id replica.OperationID) {
 	copy(id[:], strings.Repeat("x", 10))
 	id[0], id[1], id[2] = byte(n), byte(n>>8), byte(n>>16)
 	return id
+}
+
+// The note of what was acknowledged is as docs/format/orphans.md says, and no
+// other bytes are taken for one.
+func TestAcknowledgedIsAsDescribed(t *testing.T) {
+	p := base.Position{Epoch: 3, Seq: 0x0102}
+	b := encodeAcknowledged(p)
+	if got := hex.EncodeToString(b); got != "0103000000000000000201000000000000c3c98a6c" {
+		t.Errorf("got %s", got)
+	}
+	if got, err := decodeAcknowledged(b); err != nil || got != p {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for i := range b {
+		bad := slices.Clone(b)
+		bad[i] ^= 1
+		if _, err := decodeAcknowledged(bad); base.KindOf(err) != base.KindCorrupt {
+			t.Errorf("byte %d changed: %v", i, err)
+		}
+		if _, err := decodeAcknowledged(b[:i]); err == nil {
+			t.Errorf("%d bytes are taken for a note", i)
+		}
+	}
 }

@@ -63,7 +63,8 @@ func (l *leading) describe(s *replica.Status) {
 	a.mu.Lock()
 	now := a.replica.now()
 	core := a.mu.core.Status(now)
-	s.LeaseLive = a.mu.ended == nil && a.mu.core.LeaseLive(now)
+	// A lease that nobody needs may lapse between two heartbeats.
+	s.LeaseLive = a.mu.ended == nil && a.mu.core.LeaseUntil().Add(a.replica.options.Lease) > now
 	end := a.mu.published.Seq
 	a.mu.Unlock()
 	s.Degraded = core.Degraded
