@@ -110,6 +110,15 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	if err := l.writer.beginEpoch(first); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	if a.Epoch > 1 && !a.Handed {
+		by := int64(skipIDs)
+		if a.Lossy {
+			by = skipIDsLossy
+		}
+		if err := l.writer.skipIDs(by); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
 	return l, nil
 }
 
