@@ -130,7 +130,18 @@ func OpenConn(ctx context.Context, path string, o ConnOptions) (*Conn, error) {
 	return c, nil
 }
 
+// OpenMemory opens an empty database of ours in memory, which goes away with
+// the connection.
+func OpenMemory(ctx context.Context) (*Conn, error) {
+	return OpenConn(ctx, memoryPath, ConnOptions{Role: RoleTool, TempInMemory: true, CacheKiB: 256, create: true})
+}
+
+const memoryPath = ":memory:"
+
 func fileURI(path string, o ConnOptions) string {
+	if path == memoryPath {
+		return "file::memory:"
+	}
 	escaped := (&url.URL{Path: path}).EscapedPath()
 	if strings.HasPrefix(escaped, "//") {
 		escaped = "//" + escaped

@@ -24,6 +24,7 @@ var layers = map[string]int{
 	"internal/env":  leaves,
 
 	"internal/catalog":        cores,
+	"internal/changefeed":     cores,
 	"internal/check":          cores,
 	"internal/check/timeline": cores,
 	"internal/entry":          cores,
@@ -94,6 +95,7 @@ func isFrontEnd(folder string) bool {
 // seenByFrontEnds are the packages below their own layer that front ends may
 // import, apart from the leaves.
 var seenByFrontEnds = []string{
+	"internal/changefeed",
 	"internal/pgwire/oid",
 	"internal/pki",     // certificates towards clients and peers
 	"internal/replica", // what a replica tells of itself

@@ -31,6 +31,7 @@ type Applier struct {
 	reader   rowformat.Reader
 	plans    map[string]*plan
 	version  int64 // the schema version that plans are for
+	schemas  int   // schema records that were applied
 	compiled int   // statements held
 	args     []base.Value
 }
@@ -43,6 +44,9 @@ func NewApplier(conn *sqlite.Conn) *Applier {
 
 // Close gives the statements back; the connection stays open.
 func (a *Applier) Close() { a.forget() }
+
+// SchemasApplied counts the changes of the schema that Apply has made.
+func (a *Applier) SchemasApplied() int { return a.schemas }
 
 // Apply makes the changes of a body.
 func (a *Applier) Apply(body []byte) error {
@@ -253,6 +257,7 @@ func (a *Applier) newPlan(name string) (*plan, error) {
 
 // schema runs a schema statement and compares what came of it.
 func (a *Applier) schema(rec *rowformat.Record) error {
+	a.schemas++
 	a.forget()
 	if err := a.exec(string(rec.SQL)); err != nil {
 		return fmt.Errorf("%s: %w", rec.SQL, diverged(err))

@@ -22,6 +22,11 @@ type Change struct {
 	Old, New []base.Value
 	// SQL is the statement of a schema change.
 	SQL string
+
+	// Definition is how the body describes the table; nil where there is none.
+	Definition *rowformat.Table
+	// NewRowID is the row's rowid after the change, in tables that have rowids.
+	NewRowID int64
 }
 
 // Describe yields the changes of a body in order; an error ends it.
@@ -49,7 +54,7 @@ func describe(rec *rowformat.Record) Change {
 		c.Table, c.Key = sequenceTable, []base.Value{rec.Name}
 		c.Old, c.New = sequenceValues(rec.Before), sequenceValues(rec.After)
 	case rec.Table != nil:
-		c.Table = rec.Table.Name
+		c.Table, c.Definition, c.NewRowID = rec.Table.Name, rec.Table, rec.NewRowID
 		c.Key = recordKey(rec)
 	}
 	return c

@@ -69,6 +69,10 @@ func NewRecorder(conn *sqlite.Conn) (*Recorder, error) {
 	return r, nil
 }
 
+// SchemasRead rises whenever the schema may have changed, by a statement or by
+// a ROLLBACK.
+func (r *Recorder) SchemasRead() int { return r.state.schemas }
+
 // Close stops capturing; the connection stays open.
 func (r *Recorder) Close() { r.conn.OnPreUpdate(nil) }
 

@@ -46,6 +46,11 @@ func readSchema(conn *sqlite.Conn) (*schema, error) {
 
 // query runs our own SQL and calls each for every row.
 func query(conn *sqlite.Conn, sql string, each func(*sqlite.Stmt)) error {
+	return queryUntil(conn, sql, func(row *sqlite.Stmt) bool { each(row); return true })
+}
+
+// queryUntil is query until more says that it wants no more.
+func queryUntil(conn *sqlite.Conn, sql string, more func(*sqlite.Stmt) bool) error {
 	stmt, err := conn.PrepareOwn(sql)
 	if err != nil {
 		return err
@@ -53,10 +58,9 @@ func query(conn *sqlite.Conn, sql string, each func(*sqlite.Stmt)) error {
 	defer stmt.Close()
 	for {
 		row, err := stmt.Step()
-		if err != nil || !row {
+		if err != nil || !row || !more(stmt) {
 			return err
 		}
-		each(stmt)
 	}
 }
 

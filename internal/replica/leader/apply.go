@@ -144,8 +144,14 @@ func (a *applier) apply(frames []byte, limit base.Seq) (at base.Position, err er
 		}
 		switch e.Kind {
 		case entry.Row:
+			schemas := a.rows.SchemasApplied()
 			if err := a.rows.Apply(e.Body); err != nil {
 				return at, fmt.Errorf("entry %v: %w", e.Position(), err)
+			}
+			if a.rows.SchemasApplied() != schemas {
+				if err := noteSchema(a.conn, e.Last(), a.replica.changes.Start()); err != nil {
+					return at, err
+				}
 			}
 			if err := a.named.note(a.conn, &e); err != nil {
 				return at, err

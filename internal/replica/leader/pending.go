@@ -123,7 +123,7 @@ func (w *writer) reopen() error {
 	if err != nil {
 		return base.Errorf(base.KindInternal, "open the write connection again: %w", err)
 	}
-	w.conn, w.recorder = conn, recorder
+	w.conn, w.recorder, w.schemas = conn, recorder, 0
 	w.batch = recorder.Mark()
 	at, err := readPosition(conn)
 	if err == nil && at.Seq != w.end {

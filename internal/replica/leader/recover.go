@@ -12,7 +12,7 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
-// createPositionSQL makes one of our two tables in the user's file. The position moves
+// createPositionSQL makes one of our tables in the user's file. The position moves
 // in the same transaction as the rows it counts.
 const createPositionSQL = `CREATE TABLE IF NOT EXISTS _skein_position (
 	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
@@ -152,13 +152,16 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 		return base.Position{}, fmt.Errorf("open database file: %w", err)
 	}
 	defer conn.Close()
-	if at, err := readPosition(conn); err == nil {
-		return at, nil
+	at, err := readPosition(conn)
+	if err != nil {
+		if err := conn.Exec(createPositionSQL + ";" + createOperationSQL); err != nil {
+			return at, fmt.Errorf("make position table: %w", err)
+		}
+		if at, err = readPosition(conn); err != nil {
+			return at, err
+		}
 	}
-	if err := conn.Exec(createPositionSQL + ";" + createOperationSQL); err != nil {
-		return base.Position{}, fmt.Errorf("make position table: %w", err)
-	}
-	return readPosition(conn)
+	return at, beginSchemaHistory(conn, at.Seq)
 }
 
 // compare judges SQLite's position by the log. SQLite may lag: it is rolled

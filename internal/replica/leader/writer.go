@@ -72,6 +72,7 @@ type writer struct {
 	conn     *sqlite.Conn
 	recorder *row.Recorder
 	named    named
+	schemas  int // what the recorder had read when the schema was last noted
 	acks     *acks
 	inbox    chan job
 	usual    float64 // how many writes a batch had lately
@@ -270,6 +271,12 @@ func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob
 	}
 	if err := w.named.note(w.conn, &e); err != nil {
 		return end, err
+	}
+	if n := w.recorder.SchemasRead(); n != w.schemas {
+		if err := noteSchema(w.conn, e.Last(), w.replica.changes.Start()); err != nil {
+			return end, err
+		}
+		w.schemas = n
 	}
 	w.buffer = entry.Append(w.buffer, &e)
 	return e.Last(), nil

@@ -1,0 +1,203 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
+	"github.com/skeindb/skein/internal/changelog"
+	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/sqlite"
+)
+
+// LogQuery says which entries of a log are to be shown. The zero value is all.
+type LogQuery struct {
+	From, To base.Seq // entries that reach into this range; 0: no bound
+	Tables   []string // only changes of these, and only entries that have some; case does not matter
+	Limit    int      // at most so many entries; 0: all
+}
+
+// LogEntry is an entry of the log, for people.
+type LogEntry struct {
+	Place     changelog.Place
+	Position  base.Position // of its end
+	First     base.Seq
+	Time      int64
+	Kind      string
+	Operation string // "" when no client's operation is named
+	Rows      int64  // that the operation has affected
+	Changes   []LogChange
+	// Unsafe says that it is not as durable yet as the policy asks: a failover
+	// may undo it.
+	Unsafe bool
+	Error  string // why it, or a part of it, could not be read
+}
+
+// LogChange is one change of an entry.
+type LogChange struct {
+	Seq                base.Seq
+	Op, Table, SQL     string
+	Key, Before, After changefeed.Row
+}
+
+// ShowLog shows each the entries of this replica's log, and what else the
+// files were found to hold up to the last one that was shown.
+func (r *Replica) ShowLog(ctx context.Context, q LogQuery, each func(LogEntry) error) (*changelog.Examination, error) {
+	s, err := newShower(ctx, q, r.schemaAt, each)
+	if err != nil {
+		return nil, err
+	}
+	defer s.namer.close()
+	if err := r.commitApplied(ctx); err != nil { // It holds the names of the last entries.
+		r.log.Debug("show log", "err", err)
+	}
+	s.safe = r.safe.get()
+	return s.examine(r.changes.Examine)
+}
+
+// VerifyLog reads the whole log from disk and checks every checksum, that
+// nothing is missing, and that each entry can be read.
+func (r *Replica) VerifyLog(ctx context.Context) (*changelog.Examination, error) {
+	return r.ShowLog(ctx, LogQuery{}, nil)
+}
+
+// ShowLogFolder is ShowLog for the folder of a replica that no process has
+// open; it changes nothing. Without each it is VerifyLog.
+func ShowLogFolder(ctx context.Context, e *env.Env, dir, name string, q LogQuery, each func(LogEntry) error) (*changelog.Examination, error) {
+	h, done := folderHistory(ctx, e, dir+"/"+name+".sqlite")
+	defer done()
+	s, err := newShower(ctx, q, h, each)
+	if err != nil {
+		return nil, err
+	}
+	defer s.namer.close()
+	s.safe = ^base.Seq(0) // What is safe nobody knows of a node that is stopped.
+	return s.examine(func(ctx context.Context, visit changelog.Visit) (*changelog.Examination, error) {
+		return changelog.Examine(ctx, e.FS, dir+"/log", visit)
+	})
+}
+
+// folderHistory reads the schema's history from a file. Without it, columns
+// have no names; that is no reason not to show a log.
+func folderHistory(ctx context.Context, e *env.Env, path string) (history, func()) {
+	unknown := func(context.Context, base.Seq) (map[string]string, base.Seq, error) { return nil, ^base.Seq(0), nil }
+	if _, err := e.FS.Stat(path); err != nil {
+		return unknown, func() {}
+	}
+	conn, err := sqlite.OpenConn(ctx, path, sqlite.ConnOptions{VFS: e.VFS, Role: sqlite.RoleReader})
+	if err != nil {
+		return unknown, func() {}
+	}
+	conn.SetGuard(sqlite.GuardOwn)
+	return func(_ context.Context, seq base.Seq) (map[string]string, base.Seq, error) {
+		tables, from, err := schemaAt(conn, seq)
+		if err != nil {
+			return nil, ^base.Seq(0), nil
+		}
+		return tables, from, nil
+	}, func() { _ = conn.Close() }
+}
+
+// shower turns entries into what people read.
+type shower struct {
+	ctx   context.Context
+	query LogQuery
+	namer *namer
+	each  func(LogEntry) error // nil: only verify
+	safe  base.Seq
+	shown int
+	err   error // of each
+}
+
+func newShower(ctx context.Context, q LogQuery, h history, each func(LogEntry) error) (*shower, error) {
+	n, err := newNamer(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	return &shower{ctx: ctx, query: q, namer: n, each: each}, nil
+}
+
+func (s *shower) examine(f func(context.Context, changelog.Visit) (*changelog.Examination, error)) (*changelog.Examination, error) {
+	x, err := f(s.ctx, s.visit)
+	return x, errors.Join(err, s.err)
+}
+
+func (s *shower) visit(at changelog.Place, e *entry.Entry) error {
+	switch q := s.query; {
+	case context.Cause(s.ctx) != nil:
+		s.err = context.Cause(s.ctx)
+		return changelog.ErrStop
+	case e.Last() < q.From:
+		return nil
+	case q.To > 0 && e.First > q.To, q.Limit > 0 && s.shown >= q.Limit:
+		return changelog.ErrStop
+	}
+	out := LogEntry{
+		Place: at, Position: e.Position(), First: e.First, Time: e.Time, Kind: e.Kind.String(), Unsafe: e.Last() > s.safe,
+	}
+	if e.HasOperation {
+		id, rows := unpackOperation(e.Operation)
+		out.Operation, out.Rows = id.String(), rows
+	}
+	fault := s.namer.read(s.ctx, e, func(c change) error {
+		if s.each != nil && s.wants(c) {
+			out.Changes = append(out.Changes, LogChange{c.seq, c.op, c.table, c.sql, c.key, c.before, c.after})
+		}
+		return nil
+	})
+	if fault != nil {
+		out.Error = fault.Error()
+		s.namer.stale = true
+	}
+	if s.each != nil && (len(out.Changes) > 0 || len(s.query.Tables) == 0) {
+		s.shown++
+		if s.err = s.each(out); s.err != nil {
+			return changelog.ErrStop
+		}
+	}
+	return fault
+}
+
+// wants says whether a change belongs to a table that is asked for. Schema
+// changes belong to all: what they concern is in their text.
+func (s *shower) wants(c change) bool {
+	if len(s.query.Tables) == 0 {
+		return true
+	}
+	if c.op == "schema" {
+		return slices.ContainsFunc(s.query.Tables, func(t string) bool {
+			return strings.Contains(strings.ToLower(c.sql), strings.ToLower(t))
+		})
+	}
+	return slices.ContainsFunc(s.query.Tables, func(t string) bool { return strings.EqualFold(t, c.table) })
+}
+
+// FindFolder returns the folder of a database's replica below a node's data
+// folder, by its name.
+func FindFolder(fs env.FS, dataDir, name string) (string, error) {
+	dir := dataDir + "/db"
+	entries, err := fs.ReadDir(dir)
+	if err != nil {
+		return "", base.Errorf(base.KindNotFound, "%s is not the data folder of a node: %w", dataDir, err)
+	}
+	found := ""
+	for _, e := range entries {
+		if base, id, ok := strings.Cut(e.Name(), "."); ok && base == name && !strings.Contains(id, ".") {
+			found = dir + "/" + e.Name() // The one with the highest id is the last that was made.
+		}
+	}
+	if found == "" {
+		return "", base.Errorf(base.KindNotFound, "the data folder %s holds no database %q", dataDir, name)
+	}
+	return found, nil
+}
+
+// FaultText says where damage is.
+func FaultText(f changelog.Fault) string {
+	return fmt.Sprintf("segment %d, byte %d, after %v: %s", f.Segment, f.Offset, f.After, f.Reason)
+}
