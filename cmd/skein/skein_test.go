@@ -520,6 +520,38 @@ func TestSQLFindsItsAddress(t *testing.T) {
 	}
 }
 
+func TestLog(t *testing.T) {
+	w := newWorld(t)
+	w.node.Log = []httpapi.LogEntry{
+		{Position: "3/8", Epoch: 3, First: 7, Last: 8, Time: time.Unix(1, 5e6).UTC(), Kind: "row", Operation: "op-01", Safe: true, Changes: []httpapi.LogChange{
+			{Seq: 7, Op: "schema", SQL: "CREATE TABLE t(a)"},
+			{Seq: 8, Op: "update", Table: "t", Key: httpapi.Row{{Column: "rowid", Value: base.IntValue(1)}},
+				Old: httpapi.Row{{Column: "a", Value: base.Value{}}}, New: httpapi.Row{{Column: "a", Value: base.RealValue(1)}}},
+		}},
+		{Position: "3/9", Time: time.Unix(2, 0).UTC(), Kind: "row", Error: "no sense"},
+	}
+	w.node.LogReport = httpapi.LogReport{Database: "main", Sound: true, Segments: 1, Entries: 2, First: 7, End: "3/9"}
+	golden(t, "log", w.run(0, "", "log", "show", "main", "--from", "3/7", "--table", "t"))
+	if got := w.node.Calls[len(w.node.Calls)-1]; got != "ShowLogmain{7 0 [t] 0}" {
+		t.Errorf("asked %s", got)
+	}
+	if got := w.run(0, "", "log", "show", "main", "--json"); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"new":{"a":1.0}`) {
+		t.Errorf("JSON: %s", got)
+	}
+	if got := w.run(0, "", "log", "verify", "main"); !strings.Contains(got, "Everything is sound.") {
+		t.Errorf("got %s", got)
+	}
+	w.node.LogReport.Sound, w.node.LogReport.Found = false, 1
+	w.node.LogReport.Faults = []httpapi.LogFault{{Segment: 4, Offset: 8200, After: "3/7", Reason: "rust"}}
+	for _, verb := range []string{"show", "verify"} {
+		if w.run(1, "", "log", verb, "main"); !strings.Contains(w.err.String(), "segment 4, byte 8200, after 3/7: rust") {
+			t.Errorf("%s: %s", verb, &w.err)
+		}
+	}
+	w.run(1, "", "log", "show", "main", "--from", "x")
+	w.run(1, "", "log", "show", "main", "--dir", t.TempDir())
+}
+
 func TestVersion(t *testing.T) {
 	w := newWorld(t)
 	if got := w.run(0, "", "version"); !strings.HasPrefix(got, "skein "+version+" (go1.") {

@@ -2,6 +2,7 @@ package adminclient
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -139,6 +140,43 @@ func (c *Client) Orphans(ctx context.Context, name string) ([]httpapi.Orphan, er
 	var list []httpapi.Orphan
 	err := c.json(ctx, http.MethodGet, databasePath(name, "/orphans"), nil, &list)
 	return list, err
+}
+
+// ShowLog shows each the entries of the log of the first node that answers, and
+// returns what else was found in it.
+func (c *Client) ShowLog(ctx context.Context, name string, q httpapi.LogQuery, each func(httpapi.LogEntry) error) (*httpapi.LogReport, error) {
+	query := url.Values{"table": q.Tables}
+	for key, n := range map[string]uint64{"from": uint64(q.From), "to": uint64(q.To), "limit": uint64(q.Limit)} {
+		if n > 0 {
+			query.Set(key, strconv.FormatUint(n, 10))
+		}
+	}
+	response, err := c.do(ctx, request{method: http.MethodGet, path: databasePath(name, "/log"), query: query, reads: true})
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	for lines := json.NewDecoder(response.Body); ; {
+		var line struct {
+			httpapi.LogEntry
+			httpapi.LogEnd
+		}
+		if err := lines.Decode(&line); err != nil {
+			return nil, base.Errorf(base.KindUnavailable, "the log broke off: %w", err)
+		}
+		if line.End != nil {
+			return line.End, nil
+		}
+		if err := each(line.LogEntry); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// VerifyLog has the first node that answers check its log.
+func (c *Client) VerifyLog(ctx context.Context, name string) (*httpapi.LogReport, error) {
+	report := new(httpapi.LogReport)
+	return report, c.json(ctx, http.MethodGet, databasePath(name, "/log/verify"), nil, report)
 }
 
 // Hash has all replicas hash their tables and compares.

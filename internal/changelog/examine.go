@@ -191,6 +191,9 @@ func (x *examiner) segment(number uint64, data []byte, last bool) error {
 		at = next
 	}
 	x.report.Bytes += at
+	if err == nil && x.flushed > x.position.Seq {
+		x.fault(Fault{Segment: number, Offset: at, Reason: fmt.Sprintf("entries up to %d were on disk, and are not there", x.flushed)})
+	}
 	x.settle(last)
 	return err
 }

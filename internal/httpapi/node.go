@@ -82,6 +82,10 @@ type Node interface {
 	// SettleOrphans writes orphaned writes again, as new ones, where nothing newer
 	// is in their way, or discards them. Both take them off the list.
 	SettleOrphans(ctx context.Context, database string, which OrphanChoice, replay bool) ([]OrphanOutcome, error)
+	// ShowLog shows each the entries of this node's replica's log, in order.
+	ShowLog(ctx context.Context, database string, q LogQuery, each func(LogEntry) error) (*LogReport, error)
+	// VerifyLog reads this node's replica's log from disk and checks all of it.
+	VerifyLog(ctx context.Context, database string) (*LogReport, error)
 	// ContentHash has every replica hash its user tables at its own position.
 	ContentHash(ctx context.Context, database string) ([]ReplicaHash, error)
 }

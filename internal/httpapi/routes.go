@@ -61,6 +61,8 @@ func (a *API) routes() http.Handler {
 	add("GET /v1/databases/{name}/orphans", signed, quick, a.orphans)
 	add("POST /v1/databases/{name}/orphans/replay", signed, query, a.settleOrphans(true))
 	add("POST /v1/databases/{name}/orphans/discard", signed, query, a.settleOrphans(false))
+	add("GET /v1/databases/{name}/log", signed, stream, a.showLog)
+	add("GET /v1/databases/{name}/log/verify", signed, stream, a.verifyLog)
 	add("GET /v1/databases/{name}/hash", signed, query, a.hash)
 	add("POST /v1/databases/{name}/query", signed, query, a.query)
 	add("GET /v1/databases/{name}/operations/{operation}", signed, quick, a.outcome)

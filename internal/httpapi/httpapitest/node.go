@@ -36,6 +36,8 @@ type Node struct {
 	Alerts    []httpapi.Alert
 	Undone    []httpapi.Orphan
 	Hashes    []httpapi.ReplicaHash
+	Log       []httpapi.LogEntry
+	LogReport httpapi.LogReport
 	Imported  []byte
 	File      []byte // what Snapshot serves
 	NotReady  []string
@@ -366,6 +368,28 @@ func (n *Node) SettleOrphans(_ context.Context, database string, which httpapi.O
 		list = append(list, httpapi.OrphanOutcome{Node: o.Node, Epoch: o.Epoch, Seq: o.Seq, Outcome: outcome})
 	}
 	return list, n.call("SettleOrphans", database, which, replay)
+}
+
+// ShowLog implements httpapi.Node with Log and LogReport.
+func (n *Node) ShowLog(_ context.Context, database string, q httpapi.LogQuery, each func(httpapi.LogEntry) error) (*httpapi.LogReport, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.call("ShowLog", database, q); err != nil {
+		return nil, err
+	}
+	for _, e := range n.Log {
+		if err := each(e); err != nil {
+			return nil, err
+		}
+	}
+	return &n.LogReport, nil
+}
+
+// VerifyLog implements httpapi.Node with LogReport.
+func (n *Node) VerifyLog(_ context.Context, database string) (*httpapi.LogReport, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &n.LogReport, n.call("VerifyLog", database)
 }
 
 // ContentHash implements httpapi.Node with Hashes.

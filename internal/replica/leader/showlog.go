@@ -3,7 +3,6 @@ package leader
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -195,9 +194,4 @@ func FindFolder(fs env.FS, dataDir, name string) (string, error) {
 		return "", base.Errorf(base.KindNotFound, "the data folder %s holds no database %q", dataDir, name)
 	}
 	return found, nil
-}
-
-// FaultText says where damage is.
-func FaultText(f changelog.Fault) string {
-	return fmt.Sprintf("segment %d, byte %d, after %v: %s", f.Segment, f.Offset, f.After, f.Reason)
 }
