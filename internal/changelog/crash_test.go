@@ -405,6 +405,17 @@ func TestDamageMovesTheStart(t *testing.T) {
 	}
 }
 
+// A flipped bit in its version does not make a segment one of a later program.
+func TestADamagedVersionIsCorrupt(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	appendBatch(t, l, 1, 4, 1000)
+	must(t, l.Close())
+	must(t, d.Damage(d.Files()[0], 8, 2))
+	_, _, err := changelog.Open(environment(d, 1), dir, options())
+	mustBe(t, err, changelog.ErrCorrupt)
+}
+
 func TestMissingSegmentIsCorrupt(t *testing.T) {
 	d := newDisk(t)
 	l, _ := open(t, d, options())

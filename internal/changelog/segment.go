@@ -87,15 +87,19 @@ func decodeHeader(b []byte) (*header, error) {
 	if len(b) < 2*pageBytes || string(b[:8]) != magic {
 		return nil, fmt.Errorf("not a log segment")
 	}
-	if v := le.Uint32(b[8:]); v != formatVersion {
-		return nil, base.Errorf(base.KindUnsupported, "log segment of version %d; this program knows %d", v, formatVersion)
-	}
 	size, count := le.Uint32(b[16:]), le.Uint32(b[72:])
-	if size < pageBytes || size%pageBytes != 0 || int64(size)+pageBytes > int64(len(b)) || count > MaxEpochStarts {
-		return nil, fmt.Errorf("header of %d bytes with %d epochs", size, count)
+	if size < pageBytes || size%pageBytes != 0 || int64(size)+pageBytes > int64(len(b)) {
+		return nil, fmt.Errorf("header of %d bytes", size)
 	}
 	if want, got := le.Uint32(b[12:]), headerChecksum(b[:size]); want != got {
 		return nil, fmt.Errorf("header checksum is %08x, stored %08x", got, want)
+	}
+	// The checksum comes first: a flipped bit must not pass for a later version.
+	if v := le.Uint32(b[8:]); v != formatVersion {
+		return nil, base.Errorf(base.KindUnsupported, "log segment of version %d; this program knows %d", v, formatVersion)
+	}
+	if count > MaxEpochStarts {
+		return nil, fmt.Errorf("header of %d bytes with %d epochs", size, count)
 	}
 	h := &header{
 		cluster: le.Uint64(b[24:]), database: base.DatabaseID(le.Uint64(b[32:])),
