@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -51,9 +52,13 @@ type ConnOptions struct {
 	BusyTimeout time.Duration
 	// Limits on statements.
 	Limits Limits
+	// WithoutWAL shows the file as it is by itself, without what is in its
+	// -wal, and nothing of the extensions. Nobody may write to it meanwhile.
+	WithoutWAL bool
 
 	create bool // make the file if there is none
 	bare   bool // without extensions and guard: for checkpoints only
+	stays  bool // closing it checkpoints nothing: another connection of its Database closes last
 	plain  bool // without virtual tables: their shadow tables are tables like others
 }
 
@@ -102,10 +107,11 @@ type Conn struct {
 	interrupt context.Context
 	broken    error // set by a panic of the engine; the connection is only closed then
 
-	epoch         int    // counts the changes of the schema that this connection has made or undone
-	schemaChanged bool   // the open transaction holds a schema change
-	onSchema      func() // called after a schema change has been committed
-	onClose       func() // called when the connection has been closed
+	epoch         int          // counts the changes of the schema that this connection has made or undone
+	schemaChanged bool         // the open transaction holds a schema change
+	onSchema      func()       // called after a schema change has been committed
+	onClose       func()       // called when the connection has been closed
+	failed        *atomic.Bool // of its Database: set when the disk has failed
 }
 
 // OpenConn opens a connection to an existing file, or as a writer or applier
@@ -116,7 +122,8 @@ func OpenConn(ctx context.Context, path string, o ConnOptions) (*Conn, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	o.create = o.create || o.Role == RoleWriter || o.Role == RoleApplier
+	o.bare = o.bare || o.WithoutWAL
+	o.create = !o.WithoutWAL && (o.create || o.Role == RoleWriter || o.Role == RoleApplier)
 	limited := sqlite3.WithMaxMemory(ctx, int64(o.Limits.MemoryMiB)<<20)
 	raw, err := sqlite3.OpenContext(limited, fileURI(path, o))
 	if err != nil {
@@ -150,6 +157,9 @@ func fileURI(path string, o ConnOptions) string {
 	if o.create {
 		mode = "rwc"
 	}
+	if o.WithoutWAL {
+		mode = "ro&immutable=1"
+	}
 	uri := "file:" + escaped + "?mode=" + mode
 	return uri + "&vfs=" + url.QueryEscape(unmappedVFS(o.VFS))
 }
@@ -171,7 +181,7 @@ func (c *Conn) configure(o ConnOptions) error {
 			}
 		}
 	}
-	if err := c.switches(); err != nil {
+	if err := c.switches(o); err != nil {
 		return err
 	}
 	if err := c.raw.Exec(pragmas(o)); err != nil {
@@ -184,7 +194,7 @@ func (c *Conn) configure(o ConnOptions) error {
 	return c.raw.SetAuthorizer(c.authorize)
 }
 
-func (c *Conn) switches() error {
+func (c *Conn) switches(o ConnOptions) error {
 	applier := c.role == RoleApplier
 	for _, s := range []struct {
 		op sqlite3.DBConfig
@@ -204,6 +214,7 @@ func (c *Conn) switches() error {
 		{sqlite3.DBCONFIG_LEGACY_FILE_FORMAT, false},
 		{sqlite3.DBCONFIG_ENABLE_QPSG, false},
 		{sqlite3.DBCONFIG_REVERSE_SCANORDER, false},
+		{sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, o.stays},
 	} {
 		if got, err := c.raw.Config(s.op, s.on); err != nil || got != s.on {
 			return base.Errorf(base.KindInternal, "engine setting %d: got %v, want %v (%v)", s.op, got, s.on, err)
@@ -268,6 +279,9 @@ func (c *Conn) fail(err error) error {
 	if d := c.denied; d != nil {
 		c.denied = nil
 		return d
+	}
+	if c.failed != nil && IsFatal(err) {
+		c.failed.Store(true)
 	}
 	return mapError(err, c.interrupt)
 }

@@ -72,7 +72,7 @@ func (o Options) validate() error {
 
 // conn returns the options of a connection with a role.
 func (o Options) conn(role Role) ConnOptions {
-	c := ConnOptions{VFS: o.VFS, Role: role, StatementCache: o.StatementCache, CacheKiB: o.CacheKiB,
+	c := ConnOptions{VFS: o.VFS, Role: role, stays: true, StatementCache: o.StatementCache, CacheKiB: o.CacheKiB,
 		TempInMemory: o.TempInMemory, BusyTimeout: o.BusyTimeout, Limits: o.Limits}
 	if role == RoleWriter || role == RoleApplier {
 		c.CacheKiB = o.WriterCacheKiB
@@ -93,6 +93,10 @@ type Database struct {
 	walFile atomic.Pointer[vfs.File]
 	// walFrames is how many frames the -wal holds that may have to be copied.
 	walFrames atomic.Int64
+	// failed says that writing, syncing or reading for it has failed: what is
+	// in the -wal may not be on disk, and no later sync would tell. There are
+	// no more checkpoints, not even in closing, until the file is opened anew.
+	failed atomic.Bool
 	// generation counts committed schema changes.
 	generation   atomic.Int64
 	descriptions *descriptionCache
@@ -141,11 +145,12 @@ const checkpointBusy = 100 * time.Millisecond
 // openTool opens the connection for checkpoints and sees to the file's mode.
 func (d *Database) openTool(ctx context.Context, create bool) (*Conn, error) {
 	o := d.options.conn(RoleTool)
-	o.create, o.bare, o.CacheKiB = create, true, 256
+	o.create, o.bare, o.stays, o.CacheKiB = create, true, false, 256
 	c, err := OpenConn(ctx, d.path, o)
 	if err != nil {
 		return nil, err
 	}
+	c.failed = &d.failed
 	err = c.settle(d.path)
 	if err == nil {
 		err = c.fail(c.raw.BusyTimeout(checkpointBusy))
@@ -255,6 +260,7 @@ func (d *Database) OpenWriter(ctx context.Context, role Role) (*Conn, error) {
 		d.users.Done()
 		return nil, err
 	}
+	c.failed = &d.failed
 	c.onSchema = func() { d.generation.Add(1) }
 	c.raw.WALHook(func(_ *sqlite3.Conn, _ string, frames int) error {
 		d.walFrames.Store(int64(frames))
@@ -292,7 +298,8 @@ func (d *Database) releaseWriter(c *Conn) {
 
 // Close closes the idle connections and waits for the readers and snapshots
 // that are in use; end their work first. It refuses to close under a writer.
-// The last connection checkpoints, so that one plain file is left.
+// The last connection checkpoints, so that one plain file is left, unless the
+// disk has failed.
 func (d *Database) Close() error {
 	d.state.Lock()
 	if d.state.writer != nil {
@@ -310,10 +317,15 @@ func (d *Database) Close() error {
 	d.state.Unlock()
 	err := closeAll(idle)
 	d.users.Wait()
-	if c := <-d.tool; c != nil {
-		err = errors.Join(err, c.Close())
+	c := <-d.tool
+	if c == nil {
+		return err
 	}
-	return err
+	if d.failed.Load() {
+		_, keep := c.raw.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true)
+		err = errors.Join(err, c.fail(keep))
+	}
+	return errors.Join(err, c.Close())
 }
 
 func closeAll(conns []*Conn) error {
@@ -333,6 +345,9 @@ func (d *Database) Checkpoint(ctx context.Context, mode CheckpointMode) (logFram
 		return 0, 0, err
 	}
 	defer d.users.Done()
+	if d.failed.Load() {
+		return 0, 0, base.Errorf(base.KindUnavailable, "checkpoint %s: the disk has failed; the file must be opened anew first", d.path)
+	}
 	c, err := d.takeTool(ctx)
 	if err != nil {
 		return 0, 0, err

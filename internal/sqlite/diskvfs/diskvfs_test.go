@@ -3,8 +3,10 @@ package diskvfs_test
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 
+	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/env/crashfs"
 	"github.com/skeindb/skein/internal/sqlite"
@@ -85,6 +87,49 @@ func count(t *testing.T, db *sqlite.Database) int64 {
 		t.Fatal(err)
 	}
 	return s.Column(0).Int
+}
+
+// A sync that has failed is never tried again, not even by the engine when it
+// closes the file: what the first has dropped looks clean to the second.
+func TestAFailedSyncIsTheLast(t *testing.T) {
+	for _, failing := range []string{"/x.sqlite-wal", "/x.sqlite"} {
+		t.Run(failing[1:], func(t *testing.T) { failSync(t, failing) })
+	}
+}
+
+func failSync(t *testing.T, failing string) {
+	d := crashfs.New()
+	vfs := mount(t, d)
+	db := open(t, vfs)
+	write(t, db, "CREATE TABLE t(a)", "INSERT INTO t VALUES (1)")
+	syncs := 0
+	d.Inject(func(c crashfs.Call) error {
+		if c.Op != crashfs.OpSync || c.Name != failing {
+			return nil
+		}
+		syncs++
+		return syscall.EIO
+	})
+	if _, _, err := db.Checkpoint(t.Context(), sqlite.CheckpointPassive); !sqlite.IsFatal(err) {
+		t.Errorf("the checkpoint: %v", err)
+	}
+	if _, _, err := db.Checkpoint(t.Context(), sqlite.CheckpointPassive); base.KindOf(err) != base.KindUnavailable {
+		t.Errorf("the next checkpoint: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if syncs != 1 {
+		t.Errorf("synced %d times", syncs)
+	}
+	d.Inject(nil)
+	db = open(t, vfs)
+	if n := count(t, db); n != 1 {
+		t.Errorf("%d rows when it is opened anew", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Readers see what a writer has committed, through the memory that they share.
