@@ -16,6 +16,7 @@ import (
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/replica/stream"
+	"github.com/skeindb/skein/internal/sqlite"
 	"github.com/skeindb/skein/internal/transport"
 )
 
@@ -63,9 +64,10 @@ func (r *Replica) follow(ctx context.Context, a Assignment) error {
 	}
 }
 
-// fatal errors end the replica; all others are tried again.
+// fatal errors end the replica; all others are tried again. After a failed sync
+// a second one proves nothing: what the first has dropped looks clean to it.
 func fatal(err error) bool {
-	return base.KindOf(err) == base.KindCorrupt || errors.Is(err, errFlush) || errors.Is(err, changelog.ErrFailed)
+	return base.KindOf(err) == base.KindCorrupt || sqlite.IsFatal(err) || errors.Is(err, errFlush) || errors.Is(err, changelog.ErrFailed)
 }
 
 // peerError is what another node has said or done: whatever its kind, it says

@@ -23,6 +23,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/env/crashfs"
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/replica/leader"
@@ -44,6 +45,13 @@ type cluster struct {
 	net  *mem.Network
 	// spoilt, when set, spoils the snapshot files that are served.
 	spoilt func(transport.ReadAtCloser) transport.ReadAtCloser
+	// disks, when set, are what the nodes have instead of folders below root,
+	// each below a folder of the node's number, with vfs as the engine's way
+	// to them.
+	disks map[base.NodeID]*crashfs.Disk
+	vfs   string
+	// small makes logs and WALs so small that little work fills them.
+	small bool
 
 	mu struct {
 		sync.Mutex // guards all below
@@ -119,19 +127,36 @@ func (c *cluster) ids() []base.NodeID {
 
 func (c *cluster) dir(id base.NodeID) string { return fmt.Sprintf("%s/%d", c.root, id) }
 
+// environment is what a node reaches the world by.
+func (c *cluster) environment(id base.NodeID) *env.Env {
+	e := env.Real(quiet().With("node", id))
+	if c.disks != nil {
+		e.FS, e.VFS = c.disks[id], c.vfs
+	}
+	return e
+}
+
+func (c *cluster) options(m *member) leader.Options {
+	o := leader.Options{
+		Dir: c.dir(m.id), Cluster: 1, Database: database, Name: "shop", Transport: m.wire,
+		Events: leader.Events{Effect: c.obey, Active: c.serves},
+	}
+	if c.small {
+		o.SegmentBytes, o.CheckpointBytes = 32<<10, 100<<10
+	}
+	return o
+}
+
 func (c *cluster) file(id base.NodeID) string { return c.dir(id) + "/shop.sqlite" }
 
 // open starts a node.
 func (c *cluster) open(id base.NodeID) *member {
 	c.t.Helper()
 	m := &member{id: id, wire: c.net.Join(id, fmt.Sprintf("node%d", id)), done: make(chan error, 1)}
-	e := env.Real(quiet().With("node", id))
+	e := c.environment(id)
 	m.files = &filter{FS: e.FS}
 	e.FS = m.files
-	r, err := leader.Open(c.t.Context(), e, leader.Options{
-		Dir: c.dir(id), Cluster: 1, Database: database, Name: "shop", Transport: m.wire,
-		Events: leader.Events{Effect: c.obey, Active: c.serves},
-	})
+	r, err := leader.Open(c.t.Context(), e, c.options(m))
 	if err != nil {
 		c.t.Fatalf("open replica %d: %v", id, err)
 	}

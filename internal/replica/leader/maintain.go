@@ -46,7 +46,7 @@ func (k *keeper) step(ctx context.Context) error {
 	}
 	size := k.tidy()
 	excess := k.replica.changes.Bytes() - k.retention()
-	if size < checkpointAt && excess < trimSlackBytes {
+	if size < k.replica.options.CheckpointBytes && excess < trimSlackBytes {
 		return nil
 	}
 	if size > maxWALBytes {
@@ -113,7 +113,7 @@ func (k *keeper) checkpoint(ctx context.Context) error {
 		}
 	}
 	err := k.copyAll(ctx)
-	if base.KindOf(err) == base.KindCorrupt {
+	if fatal(err) {
 		return err
 	}
 	if err != nil && ctx.Err() == nil {

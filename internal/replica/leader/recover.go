@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changelog"
@@ -83,7 +85,7 @@ func (r *Replica) recoverMeta() error {
 // openLog opens the log. One that is corrupt is set aside, never served: its
 // replica is copied from a peer.
 func (r *Replica) openLog() error {
-	o := changelog.Options{DatabaseID: r.options.Database, ClusterID: r.options.Cluster}
+	o := changelog.Options{DatabaseID: r.options.Database, ClusterID: r.options.Cluster, SegmentBytes: r.options.SegmentBytes}
 	log, found, err := changelog.Open(r.env, r.logDir(), o)
 	if errors.Is(err, changelog.ErrCorrupt) {
 		r.log.Error("the log is corrupt; it is set aside and this replica will be copied from another", "err", err)
@@ -121,6 +123,10 @@ func (r *Replica) setAside(name string) error {
 
 // openFile opens the SQLite file and finds out whether log and file agree.
 func (r *Replica) openFile(ctx context.Context) error {
+	if err := r.renewWAL(); err != nil {
+		return err
+	}
+	checkpointed := r.checkpointed(ctx)
 	db, err := sqlite.OpenDatabase(ctx, r.path(), sqlite.Options{VFS: r.env.VFS})
 	if base.KindOf(err) == base.KindCorrupt {
 		r.log.Error("the database file is corrupt; this replica will be copied from another", "err", err)
@@ -130,6 +136,9 @@ func (r *Replica) openFile(ctx context.Context) error {
 		return err
 	}
 	at, err := prepareFile(ctx, db)
+	if err == nil && at.Seq < checkpointed.Seq {
+		err = base.Errorf(base.KindCorrupt, "the -wal ends at %v, before what a checkpoint has copied from it, %v: it is damaged", at, checkpointed)
+	}
 	if err == nil && r.fileBytes() <= checkedBytes {
 		err = db.QuickCheck(ctx)
 	}
@@ -143,6 +152,65 @@ func (r *Replica) openFile(ctx context.Context) error {
 	r.handle.set(db)
 	r.setExecuted(at.Seq, nil)
 	return r.compare(at)
+}
+
+// renewWAL writes an earlier process's -wal anew where it stands, and syncs it.
+// A sync of it may have failed there: then it is whole in the system's memory
+// and not on disk, no later sync would notice, and a checkpoint that is cut off
+// by a power cut would leave pages without what they belong with.
+func (r *Replica) renewWAL() error {
+	f, err := r.env.FS.OpenFile(r.path()+"-wal", os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open SQLite's WAL: %w", err)
+	}
+	if err := errors.Join(rewrite(f), f.Close()); err != nil {
+		return fmt.Errorf("write SQLite's WAL anew: %w", err)
+	}
+	return nil
+}
+
+// rewrite writes a file's bytes where they are.
+func rewrite(f env.File) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, min(size, 1<<20))
+	for at := int64(0); at < size; at += int64(len(buf)) {
+		b := buf[:min(int64(len(buf)), size-at)]
+		if _, err := f.ReadAt(b, at); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, at); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+// checkpointed is the position in the database file without its -wal; zero when
+// that can't be read, as after a checkpoint that was cut off. With the -wal it
+// is never lower, unless the -wal is damaged before where a checkpoint has come:
+// SQLite takes what follows the damage for torn, and would mix old pages from
+// the -wal with new ones of the file. (A tail that was just undone lowers it,
+// too: a crash right then costs a copy.)
+func (r *Replica) checkpointed(ctx context.Context) base.Position {
+	if _, err := r.env.FS.Stat(r.path()); err != nil {
+		return base.Position{}
+	}
+	conn, err := sqlite.OpenConn(ctx, r.path(), sqlite.ConnOptions{VFS: r.env.VFS, Role: sqlite.RoleTool, WithoutWAL: true})
+	if err != nil {
+		return base.Position{}
+	}
+	defer conn.Close()
+	at, err := readPosition(conn)
+	if err != nil {
+		return base.Position{}
+	}
+	return at
 }
 
 // prepareFile makes our table where it is missing and returns the position.

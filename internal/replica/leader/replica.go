@@ -32,6 +32,12 @@ type Options struct {
 	Transport transport.Transport
 	Lease     time.Duration // 0 means DefaultLease; the same on every node
 	Events    Events
+
+	// SegmentBytes is the size of a segment of the log; 0 means
+	// changelog.DefaultSegmentBytes.
+	SegmentBytes int64
+	// CheckpointBytes of SQLite's WAL start a checkpoint; 0 means 64 MiB.
+	CheckpointBytes int64
 }
 
 // Events are told to the node; they must return quickly. Nil fields are set to
@@ -49,6 +55,9 @@ func (o *Options) validate() error {
 	}
 	if o.Lease == 0 {
 		o.Lease = DefaultLease
+	}
+	if o.CheckpointBytes == 0 {
+		o.CheckpointBytes = checkpointAt
 	}
 	if o.Events.Active == nil {
 		o.Events.Active = func(base.Epoch) {}
