@@ -115,7 +115,16 @@ type Loss struct {
 	// Acknowledged is how many acknowledged writes it says were among them;
 	// -1 if it does not say.
 	Acknowledged int
-	Undone       []Act // appends and writes
+	// Undone are the appends that were acknowledged, or may have been.
+	Undone []Undone
+}
+
+// Undone is a write that a failover undid.
+type Undone struct {
+	Act Act
+	// Position it had; zero if unknown. The same write may have been done again
+	// at another, under its operation id, when its answer was lost.
+	Position base.Position
 }
 
 // Writes says whether an act changes something.

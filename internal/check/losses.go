@@ -10,36 +10,29 @@ import (
 // told and what replicas hold in the end, with what the system reported as
 // undone. It returns how many acknowledged writes were lost, which may be
 // many without a finding: they only have to be reported, each of them.
+//
+// The system counts what a leader acknowledged. Where that answer did not reach
+// the client, the client was not told, or the write was done again: the count may
+// be higher by those, and by no others.
 func Losses(h *History) (lost int, found []Finding) {
 	l, _ := newLists(h)
-	reported := map[element]Loss{}
-	claimed, counts := 0, len(h.Losses) > 0
-	for _, r := range h.Losses {
-		if claimed += max(0, r.Acknowledged); r.Acknowledged < 0 {
-			counts = false
-		}
-		for _, a := range r.Undone {
-			e := element{a.Key, a.Value}
-			if _, written := l.by[e]; !written {
-				found = append(found, Finding{Check: "loss of nothing",
-					Text: fmt.Sprintf("%s reports that %d in %s was undone, which nobody wrote", r.Node, a.Value, a.Key)})
-			}
-			reported[e] = r
-		}
-	}
-	doubtful, keepers := 0, l.keepers()
+	reports, found := l.reports()
+	unsure, keepers := 0, l.keepers()
 	for i := range h.Ops {
 		o := &h.Ops[i]
 		for _, a := range o.Acts {
 			if a.Kind != Append || !l.final[a.Key] || o.Outcome == base.NotDone {
 				continue
 			}
-			report, undone := reported[element{a.Key, a.Value}]
-			holder, kept := keepers[element{a.Key, a.Value}]
+			e := element{a.Key, a.Value}
+			report, undone := reports[e]
+			holder, kept := keepers[e]
 			switch {
-			case kept && undone:
+			case kept && undone && o.Position.Epoch != 0 && o.Position.Epoch == report.position.Epoch:
 				found = append(found, Finding{Check: "reported as lost and kept", Ops: []int{o.ID, holder},
-					Text: fmt.Sprintf("%s reports that %d in %s was undone, and it is there", report.Node, a.Value, a.Key)})
+					Text: fmt.Sprintf("%s reports that %d in %s was undone, and it is there", report.node, a.Value, a.Key)})
+			case kept && undone:
+				unsure++
 			case kept:
 			case o.Done() && l.async[a.Key]:
 				lost++
@@ -48,15 +41,43 @@ func Losses(h *History) (lost int, found []Finding) {
 						Text: fmt.Sprintf("%d was acknowledged in %s and is lost, and nobody reported it", a.Value, a.Key)})
 				}
 			case undone:
-				doubtful++
+				unsure++ // That a durable write is lost, Writes says.
 			}
 		}
 	}
-	if counts && (claimed < lost || claimed > lost+doubtful) {
+	claimed, counted := 0, len(h.Losses) > 0
+	for _, r := range h.Losses {
+		claimed += r.Acknowledged
+		counted = counted && r.Acknowledged >= 0
+	}
+	if counted && (claimed < lost || claimed > lost+unsure) {
 		found = append(found, Finding{Check: "loss miscounted",
-			Text: fmt.Sprintf("%d acknowledged writes are reported as lost; by what clients were told it is %s", claimed, between(lost, lost+doubtful))})
+			Text: fmt.Sprintf("%d acknowledged writes are reported as lost; by what clients were told it is %s", claimed, between(lost, lost+unsure))})
 	}
 	return lost, found
+}
+
+// report is who says that an element was undone, and where it was.
+type report struct {
+	node     string
+	position base.Position
+}
+
+// reports are by element; that nobody wrote one is a finding.
+func (l *lists) reports() (map[element]report, []Finding) {
+	by := map[element]report{}
+	var found []Finding
+	for _, r := range l.h.Losses {
+		for _, u := range r.Undone {
+			e := element{u.Act.Key, u.Act.Value}
+			if _, written := l.by[e]; !written {
+				found = append(found, Finding{Check: "loss of nothing",
+					Text: fmt.Sprintf("%s reports that %d in %s was undone, which nobody wrote", r.Node, e.value, e.key)})
+			}
+			by[e] = report{r.Node, u.Position}
+		}
+	}
+	return by, found
 }
 
 // keepers are, for each element that is there in the end, a final read that

@@ -45,7 +45,7 @@ func (h *History) String() string {
 		fmt.Fprintf(&b, "copy %s @%s %s %v%s\n", c.Node, c.Position, cmp.Or(c.Hash, "-"), c.At, flag(c.Final, " final"))
 	}
 	for _, l := range h.Losses {
-		fmt.Fprintf(&b, "loss %s %v acknowledged %d: %s\n", l.Node, l.At, l.Acknowledged, acts(l.Undone))
+		fmt.Fprintf(&b, "loss %s %v acknowledged %d: %s\n", l.Node, l.At, l.Acknowledged, undone(l.Undone))
 	}
 	return b.String()
 }
@@ -100,6 +100,16 @@ func acts(list []Act) string {
 	texts := make([]string, len(list))
 	for i, a := range list {
 		texts[i] = a.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func undone(list []Undone) string {
+	texts := make([]string, len(list))
+	for i, u := range list {
+		if texts[i] = u.Act.String(); u.Position != (base.Position{}) {
+			texts[i] += " @" + u.Position.String()
+		}
 	}
 	return strings.Join(texts, "; ")
 }
@@ -174,7 +184,7 @@ func (h *History) parseLine(line string) error {
 			return err
 		}
 		l.Acknowledged = n
-		l.Undone, err = parseActs(tail)
+		l.Undone, err = parseUndone(tail)
 		h.Losses = append(h.Losses, l)
 		return f.end(err)
 	}
@@ -232,6 +242,26 @@ func (o *Op) parseAttributes(f *fields) (err error) {
 		}
 	}
 	return nil
+}
+
+func parseUndone(text string) (list []Undone, err error) {
+	for part := range strings.SplitSeq(text, ";") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		var u Undone
+		what, at, placed := strings.Cut(part, "@")
+		if placed {
+			if u.Position, err = parsePosition(strings.TrimSpace(at)); err != nil {
+				return nil, err
+			}
+		}
+		if u.Act, err = parseAct(what); err != nil {
+			return nil, fmt.Errorf("undone %q: %w", strings.TrimSpace(part), err)
+		}
+		list = append(list, u)
+	}
+	return list, nil
 }
 
 func parseActs(text string) ([]Act, error) {

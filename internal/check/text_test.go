@@ -15,7 +15,7 @@ event 20ms..20ms leader -: none: elected
 claim n2 epoch 2 60ms: its status says so
 copy n1 @2/9 4af1 90ms final
 copy n2 @2/8 - 90ms
-loss n1 95ms acknowledged -1: append x 1; write r 5
+loss n1 95ms acknowledged -1: append x 1 @1/9; append r 5
 `
 
 func TestTextIsReadAsItWasWritten(t *testing.T) {

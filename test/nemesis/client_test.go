@@ -28,6 +28,9 @@ var schema = []string{
 	"create table register(key text primary key, value integer not null)",
 }
 
+// historyLost is what a session is told that has seen what a failover undid.
+const historyLost = "which a failover with loss has undone"
+
 // pace is how long a client rests between operations.
 const pace = 40 * time.Millisecond
 
@@ -36,7 +39,9 @@ type workload struct {
 	cluster *cluster
 	record  *recorder
 	values  atomic.Int64
-	// stop ends clients between operations; ctx ends them at once.
+	// durability of the database, if it is not quorum.
+	durability base.Level
+	// stopping ends clients between operations; their context ends them at once.
 	stopping atomic.Bool
 }
 
@@ -220,6 +225,9 @@ func (c *client) do(ctx context.Context, level string, acts ...check.Act) []chec
 		}
 	}
 	o := check.Op{Client: c.name, Session: fmt.Sprintf("%s.%d", c.name, c.session), Node: c.node, Level: level, Acts: slices.Clone(acts)}
+	if o.Writes() {
+		o.Durability = c.durability
+	}
 	id := c.record.invoke(o)
 	run := c.single
 	if len(acts) > 1 && (o.Writes() || c.random.IntN(2) == 0) {
@@ -241,6 +249,10 @@ func (c *client) do(ctx context.Context, level string, acts ...check.Act) []chec
 	}
 	c.record.back(id, r)
 	if err != nil {
+		if strings.Contains(err.Error(), historyLost) {
+			c.token = "" // What it had seen is gone: it goes on from what there is.
+			c.hangUp()
+		}
 		return nil
 	}
 	return r.Acts

@@ -186,7 +186,7 @@ func (n *node) stop() error {
 }
 
 // form starts all nodes and makes the database.
-func (c *cluster) form() {
+func (c *cluster) form(policy httpapi.PolicyPatch) {
 	c.t.Helper()
 	for _, n := range c.nodes {
 		if err := n.start(); err != nil {
@@ -210,8 +210,9 @@ func (c *cluster) form() {
 		return nil
 	})
 	retention := int64(16 << 20) // The disks are small.
+	policy.RetentionBytes = &retention
 	c.eventually("the database", func(ctx context.Context) error {
-		err := c.nodes[0].client.CreateDatabase(ctx, database, httpapi.PolicyPatch{RetentionBytes: &retention})
+		err := c.nodes[0].client.CreateDatabase(ctx, database, policy)
 		if base.KindOf(err) == base.KindExists {
 			return nil
 		}

@@ -54,6 +54,7 @@ type scenario struct {
 	lanes [][]string
 	lasts time.Duration
 	slow  bool // proxies stand between the nodes
+	loses bool // the database is async and may lose what it reports
 }
 
 var scenarios = []scenario{
@@ -64,6 +65,7 @@ var scenarios = []scenario{
 	{name: "all", lanes: [][]string{
 		{"kill", "kill", "pause", "pause", "restart", "switchover", "kill-all"}, {"isolate", "one-way", "bridge", "full"},
 	}, lasts: 30 * time.Second},
+	{name: "async", lanes: [][]string{{"kill", "isolate", "isolate", "one-way"}}, lasts: 20 * time.Second, loses: true},
 }
 
 func TestNemesis(t *testing.T) {
@@ -100,10 +102,16 @@ func (s scenario) run(t *testing.T) {
 	for _, n := range c.nodes {
 		n.offset = time.Duration(random.IntN(7201)-3600) * time.Second
 	}
-	c.form()
 	r := newRecorder()
 	h.record = r
 	w := &workload{cluster: c, record: r}
+	var policy httpapi.PolicyPatch
+	if s.loses {
+		w.durability = base.Async
+		durability, yes := string(base.Async), true
+		policy.Durability, policy.AllowLoss = &durability, &yes
+	}
+	c.form(policy)
 	var troubles []error
 	if err := prepare(context.Background(), c.nodes[0]); err != nil {
 		t.Fatal(err)
@@ -125,7 +133,7 @@ func (s scenario) run(t *testing.T) {
 	w.stopping.Store(true)
 	clients.Wait()
 	if err == nil {
-		err = r.finish(c)
+		err = errors.Join(r.finish(c), r.losses(c))
 	}
 	healed()
 	cancel()

@@ -2,7 +2,9 @@ package nemesis
 
 import (
 	"context"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -94,4 +96,45 @@ func (r *recorder) claims(c *cluster) {
 			r.claim(check.Claim{Node: n.name, Epoch: base.Epoch(epoch), At: r.now(), Text: "its log says that it served as leader"})
 		}
 	}
+}
+
+// losses records what the cluster itself lists as undone, and whether it says
+// that clients had been told of it. What they had not been told of is no loss.
+func (r *recorder) losses(c *cluster) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	orphans, err := c.nodes[0].client.Orphans(ctx, database)
+	if err != nil {
+		return err
+	}
+	byNode := map[string]*check.Loss{}
+	for _, o := range orphans {
+		l := byNode[o.Node]
+		if l == nil {
+			l = &check.Loss{Node: o.Node, At: r.now()}
+			byNode[o.Node] = l
+		}
+		if o.Table != "element" || o.Op != "insert" || o.Acknowledged == "no" {
+			continue
+		}
+		if o.Acknowledged == "unknown" {
+			l.Acknowledged = -1
+		} else if l.Acknowledged >= 0 {
+			l.Acknowledged++
+		}
+		a := check.Act{Kind: check.Append}
+		for _, f := range o.New {
+			switch f.Column {
+			case "key":
+				a.Key = string(f.Value.Bytes)
+			case "value":
+				a.Value = f.Value.Int
+			}
+		}
+		l.Undone = append(l.Undone, check.Undone{Act: a, Position: base.Position{Epoch: o.Epoch, Seq: o.Seq}})
+	}
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
+		r.history.Losses = append(r.history.Losses, *byNode[node])
+	}
+	return nil
 }

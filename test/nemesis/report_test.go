@@ -25,6 +25,11 @@ func (s scenario) judge(t *testing.T, seed uint64, c *cluster, r *recorder, trou
 	}
 	t.Logf("%v, %d faults, %d leaders: %s", r.now().Round(time.Second), count(h, "leader", false), count(h, "leader", true), firstLine(v.Report(h)))
 	t.Log(waits(h))
+	for i := range h.Ops {
+		if o := &h.Ops[i]; !s.loses && strings.Contains(o.Error, historyLost) {
+			t.Errorf("a session is told of a loss in a database that loses nothing: op %s", o)
+		}
+	}
 	if trouble != nil {
 		t.Error(trouble)
 	}
