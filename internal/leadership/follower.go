@@ -68,7 +68,11 @@ type Follower struct {
 // anything may have acknowledged a message just before it stopped, so it holds
 // itself bound for one lease.
 func NewFollower(v Vow, lease time.Duration, now Instant) *Follower {
-	return &Follower{vow: v, lease: lease, until: now.Add(lease), bound: v.Promised > 0}
+	f := &Follower{vow: v, lease: lease, until: -Forever}
+	if v.Promised > 0 {
+		f.until, f.bound = now.Add(lease), true
+	}
+	return f
 }
 
 // Vow returns what must be on disk.

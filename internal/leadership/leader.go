@@ -339,7 +339,7 @@ func (l *Leader) AskLease(from base.NodeID) time.Duration {
 	if f == nil || !f.trips.known {
 		return l.cfg.Lease
 	}
-	return min(max(4*f.trips.value, l.cfg.MinLease), l.cfg.Lease)
+	return min(max(f.trips.value*5/2, l.cfg.MinLease), l.cfg.Lease)
 }
 
 // LeaseLive says whether LeaseUntil lies ahead.

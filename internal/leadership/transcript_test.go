@@ -126,6 +126,8 @@ func (w *world) run(t *testing.T, words []string) string {
 			ack.Stamp = w.now.Add(-d)
 		}
 		w.leader.Ack(w.now, node, ack)
+	case "ask":
+		return fmt.Sprintf("asks for %v\n", w.leader.AskLease(node))
 	case "tick":
 		return w.effects(w.leader.Tick(w.now))
 	default:
@@ -267,7 +269,7 @@ func (w *world) runFollower(t *testing.T, words []string) (string, bool) {
 		return fmt.Sprintf("%v\n", v), true
 	case "promise", "probe":
 		r := w.follower.Promise(w.now, PromiseRequest{Epoch: epoch, Probe: words[0] == "probe"})
-		return fmt.Sprintf("granted %v, promised %d, bound for %v\n", r.Granted, r.Promised, r.LeaseRemaining), true
+		return fmt.Sprintf("granted %v, promised %d, bound for %v%s\n", r.Granted, r.Promised, r.LeaseRemaining, map[bool]string{true: ", hears no leader"}[r.Deaf]), true
 	case "lead":
 		if err := w.follower.Lead(epoch); err != nil {
 			return err.Error() + "\n", true
