@@ -220,6 +220,30 @@ func TestAnIsolatedLeaderTellsItsAge(t *testing.T) {
 	})
 }
 
+// What was sent long ago and comes now makes nobody level: a follower that wakes
+// up, or whose link does, is as old as what it has been told.
+func TestLateHeartbeatsMakeNobodyLevel(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		time.Sleep(time.Second)
+		c.net.SetDelay(1, 3, 5*time.Second)
+		time.Sleep(4900 * time.Millisecond)
+		c.write("INSERT INTO item VALUES (1)")
+		time.Sleep(time.Second) // Node 3 hears what was said five seconds ago.
+		bounded := replica.ReadRequest{MaxAge: time.Second}
+		if got, err := c.query(3, bounded, "SELECT count(*) FROM item"); base.KindOf(err) != base.KindStale {
+			t.Errorf("it reads %q, which is old: %v", got, err)
+		}
+		c.net.SetDelay(1, 3, 0)
+		c.same()
+		time.Sleep(time.Second)
+		if got, err := c.query(3, bounded, "SELECT count(*) FROM item"); got != "1" {
+			t.Errorf("level again, it reads %q, %v", got, err)
+		}
+	})
+}
+
 // A follower applies what its own log has on disk, however safe it is elsewhere:
 // after a power cut its database must not be ahead of its log.
 func TestAFollowerAppliesWhatItHasFlushed(t *testing.T) {

@@ -127,6 +127,7 @@ type following struct {
 	granted   grant // of the newest message that asked for a lease: echoed
 	received  atomic.Uint64
 	announced atomic.Uint64 // safe, as the leader says
+	levels    levels
 	ackWanted chan struct{}
 	applyMore chan struct{}
 	rest      env.Timer   // of the applier
@@ -218,6 +219,10 @@ func (f *following) take(b stream.Batch) error {
 	r.mu.heardAt, r.mu.leaderEnd = now, b.Last
 	verdict := r.mu.follower.Accept(r.now(), b.Epoch, b.First, last, end, b.Lease)
 	granted := r.mu.follower.Grant(b.Lease)
+	if r.mu.latenessOf != b.Epoch {
+		r.mu.latenessOf, r.mu.lateness = b.Epoch, leadership.Lateness{}
+	}
+	sent := now.Add(-r.mu.lateness.Of(r.now(), b.Stamp))
 	r.mu.Unlock()
 	switch verdict {
 	case leadership.Append:
@@ -233,7 +238,8 @@ func (f *following) take(b stream.Batch) error {
 	}
 	f.announced.Store(uint64(b.Safe))
 	r.safe.raise(b.Safe)
-	r.noteLevel(b.Safe)
+	f.levels.announce(b.Safe, sent)
+	f.noteLevel()
 	if verdict == leadership.Append || granted > 0 { // Other heartbeats only tell what is safe.
 		wake(f.ackWanted)
 	}
@@ -241,6 +247,14 @@ func (f *following) take(b stream.Batch) error {
 		wake(f.applyMore)
 	}
 	return nil
+}
+
+// noteLevel remembers when this replica last had everything that was safe: not
+// when it was told of it, since what it was told may have come late.
+func (f *following) noteLevel() {
+	if at, ok := f.levels.reach(base.Seq(f.replica.applied.Load())); ok {
+		f.replica.setLevel(at)
+	}
 }
 
 // countsApplied says that the policy counts applied copies: entries are applied
@@ -412,23 +426,17 @@ func (f *following) step(ctx context.Context, a *applier, limit base.Seq) error 
 	if err != nil {
 		return err
 	}
-	f.replica.noteLevel(base.Seq(f.announced.Load()))
+	f.noteLevel()
 	return nil
 }
 
-// noteLevel remembers when this replica last had everything that was safe.
-func (r *Replica) noteLevel(safe base.Seq) {
-	if base.Seq(r.applied.Load()) < safe {
-		return
-	}
-	r.setLevel()
-}
-
-func (r *Replica) setLevel() {
-	now := r.env.Clock.Now()
+// setLevel remembers that this replica was level with its leader at a time.
+func (r *Replica) setLevel(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.levelAt = now
+	if at.After(r.mu.levelAt) {
+		r.mu.levelAt = at
+	}
 }
 
 func (f *following) maintain(ctx context.Context) error {

@@ -217,7 +217,7 @@ func (l *leading) tick(ctx context.Context) error {
 		case <-l.ticking:
 		}
 		if l.acks.leaseLive() {
-			l.replica.setLevel()
+			l.replica.setLevel(l.replica.env.Clock.Now())
 		}
 		for _, e := range l.acks.tick() {
 			l.obey(e)

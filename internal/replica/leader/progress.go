@@ -3,9 +3,55 @@ package leader
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 )
+
+// levels are what the leader has said is safe, and when it said so, until this
+// replica has applied it.
+type levels struct {
+	mu    sync.Mutex // guards marks
+	marks []levelMark
+}
+
+type levelMark struct {
+	safe base.Seq
+	at   time.Time
+}
+
+// maxLevels bounds the marks that are kept; further ones raise the last.
+const maxLevels = 256
+
+func (l *levels) announce(safe base.Seq, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.marks)
+	switch {
+	case n > 0 && l.marks[n-1].safe == safe:
+		if at.After(l.marks[n-1].at) {
+			l.marks[n-1].at = at
+		}
+	case n == maxLevels: // Its time is the older one: never too young.
+		l.marks[n-1].safe = safe
+	default:
+		l.marks = append(l.marks, levelMark{safe, at})
+	}
+}
+
+// reach returns when the leader last said what is applied now.
+func (l *levels) reach(applied base.Seq) (at time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for ; n < len(l.marks) && l.marks[n].safe <= applied; n++ {
+		if l.marks[n].at.After(at) {
+			at = l.marks[n].at
+		}
+	}
+	l.marks = append(l.marks[:0], l.marks[n:]...)
+	return at, n > 0
+}
 
 // milestone is a sequence number that rises, and those who wait for it.
 type milestone struct {

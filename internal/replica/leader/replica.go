@@ -111,7 +111,9 @@ type Replica struct {
 		role       replica.Role
 		failure    error
 		meta       meta
-		levelAt    time.Time // when this follower was last level with its leader
+		levelAt    time.Time           // when this follower was last level with its leader
+		lateness   leadership.Lateness // of the messages of epoch latenessOf's leader
+		latenessOf base.Epoch
 		heardAt    time.Time // when it last heard its leader, whose log ended at leaderEnd
 		leaderEnd  base.Seq
 		copied     int64
