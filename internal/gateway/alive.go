@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/replica"
 )
 
 const (
@@ -15,37 +14,41 @@ const (
 	// lostWait is how long one that another has replaced, without its doing, has
 	// for answers that are on their way.
 	lostWait = 20 * time.Millisecond
+	// probeEvery is how often one that nobody has replaced is asked for a sign of
+	// life, and probeWait how long it has to give one: it may be busy, and where
+	// no majority is left nobody can replace it.
+	probeEvery = time.Second
+	probeWait  = 2 * time.Second
 )
 
-// errLeaderSilent ends what waits for a leader that was replaced and is silent.
-// What was asked may have been done there.
-var errLeaderSilent = base.Errorf(base.KindUnavailable, "the leader answers no more, and another has taken its place")
+// errLeaderSilent ends what waits for a leader that is silent. What was asked may
+// have been done there.
+var errLeaderSilent = base.Errorf(base.KindUnavailable, "the leader answers no more")
 
 // whileAlive returns a context for work that waits for an answer of db's leader
 // on another node. It ends, with errLeaderSilent, soon after another was elected
 // in its place: a frozen process keeps its connections for as long as the network
 // has patience, and the next leader knows what has become of all that the old one
 // was asked. A leader that has handed over gives its answers still, and is waited
-// for as long as it answers anything. stop must be called.
+// for as long as it answers anything; so is one that nobody has replaced. stop
+// must be called.
 func (g *Gateway) whileAlive(ctx context.Context, db Database) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		handed, replaced := g.replaced(ctx, db)
-		if !replaced {
-			return
-		}
-		if !handed {
-			_ = g.env.Clock.Sleep(ctx, lostWait) // Its end ends ctx's own.
-			cancel(errLeaderSilent)
-			return
-		}
 		for ctx.Err() == nil {
-			if !g.answers(ctx, db) && ctx.Err() == nil {
+			switch handed, replaced := g.replaced(ctx, db); {
+			case ctx.Err() != nil:
+				return
+			case replaced && !handed:
+				_ = g.env.Clock.Sleep(ctx, lostWait) // Its end ends ctx's own.
 				cancel(errLeaderSilent)
+			case replaced && !g.answers(ctx, db, aliveWait), !replaced && !g.answers(ctx, db, probeWait):
+				cancel(errLeaderSilent)
+			case replaced:
+				_ = g.env.Clock.Sleep(ctx, aliveWait) // The loop's condition sees its end.
 			}
-			_ = g.env.Clock.Sleep(ctx, aliveWait) // The loop's condition sees its end.
 		}
 	}()
 	return ctx, func() {
@@ -54,9 +57,11 @@ func (g *Gateway) whileAlive(ctx context.Context, db Database) (_ context.Contex
 	}
 }
 
-// replaced waits until db has another epoch; false when ctx ended first. handed
-// says that its leader has handed over.
+// replaced waits until db has another epoch, for probeEvery at most. handed says
+// that its leader has handed over.
 func (g *Gateway) replaced(ctx context.Context, db Database) (handed, replaced bool) {
+	timer := g.env.Clock.NewTimer(probeEvery)
+	defer timer.Stop()
 	for {
 		changed := g.directory.Changed()
 		if now, ok := g.directory.Database(db.Name); !ok || now.ID != db.ID || now.Epoch != db.Epoch {
@@ -64,16 +69,20 @@ func (g *Gateway) replaced(ctx context.Context, db Database) (handed, replaced b
 		}
 		select {
 		case <-changed:
+		case <-timer.C():
+			return false, false
 		case <-ctx.Done():
 			return false, false
 		}
 	}
 }
 
-// answers says whether db's former leader answers anything at all.
-func (g *Gateway) answers(ctx context.Context, db Database) bool {
-	ctx, cancel := g.env.Clock.WithTimeout(ctx, aliveWait, errLeaderSilent)
+// answers says whether db's leader, or former leader, answers anything at all;
+// true, too, when ctx ended first.
+func (g *Gateway) answers(ctx context.Context, db Database, within time.Duration) bool {
+	asking, cancel := g.env.Clock.WithTimeout(ctx, within, errLeaderSilent)
 	defer cancel()
-	_, _ = g.askFate(ctx, db, replica.OperationID{}, 0) // A refusal is an answer, too.
-	return ctx.Err() == nil
+	// Nothing is asked: the refusal is the answer, and waits for nothing there.
+	_, _ = g.transport.Call(asking, db.Leader, writeMethod, nil)
+	return asking.Err() == nil || ctx.Err() != nil
 }

@@ -111,8 +111,13 @@ func retriable(err error) bool {
 // out to be another one or none and f was certainly not executed, for as long
 // as leaderWait and ctx allow.
 func (g *Gateway) atLeader(ctx context.Context, name string, f func(ctx context.Context, db Database) error) error {
-	deadline := g.env.Clock.Now().Add(leaderWait)
-	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+	return g.atLeaderWithin(ctx, name, leaderWait, f)
+}
+
+// atLeaderWithin does not begin another attempt after a time.
+func (g *Gateway) atLeaderWithin(ctx context.Context, name string, wait time.Duration, f func(ctx context.Context, db Database) error) error {
+	deadline := g.env.Clock.Now().Add(wait)
+	for pause := retryMin; ; pause = min(2*pause, retryMax) {
 		changed := g.directory.Changed()
 		db, ok := g.directory.Database(name)
 		if !ok {
@@ -128,7 +133,7 @@ func (g *Gateway) atLeader(ctx context.Context, name string, f func(ctx context.
 		if err == nil || !retriable(err) || g.env.Clock.Now().After(deadline) {
 			return err
 		}
-		if stop := g.pause(ctx, changed, wait); stop != nil {
+		if stop := g.pause(ctx, changed, pause); stop != nil {
 			return err
 		}
 	}

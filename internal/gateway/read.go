@@ -72,6 +72,7 @@ func (s *clientSession) openRead(ctx context.Context, st statement) (session.Row
 	}
 	at := s.token.Get(db.ID)
 	q := s.settings.read.request(at, st.guard)
+	wait := leaderWait
 	if r := s.gateway.local(db); r != nil && (!q.Linearizable || db.Leader == s.gateway.directory.Self()) {
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {
 			return nil, 0, historyLost(at)
@@ -80,8 +81,12 @@ func (s *clientSession) openRead(ctx context.Context, st statement) (session.Row
 		if err == nil || !elsewhere(err) {
 			return rows, db.ID, err
 		}
+		if base.KindOf(err) == base.KindStale {
+			// It has waited already; the leader is worth a try, and no more.
+			wait = replica.DefaultReadWait
+		}
 	}
-	rows, err := s.gateway.readAtLeader(ctx, db.Name, q, st.Statement)
+	rows, err := s.gateway.readAtLeader(ctx, db.Name, wait, q, st.Statement)
 	return rows, db.ID, err
 }
 

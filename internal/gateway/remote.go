@@ -82,8 +82,8 @@ func explainForward(err error) error {
 }
 
 // readAtLeader runs a read at the leader and streams its rows from there.
-func (g *Gateway) readAtLeader(ctx context.Context, name string, q replica.ReadRequest, st replica.Statement) (rows session.Rows, err error) {
-	err = g.atLeader(ctx, name, func(ctx context.Context, db Database) error {
+func (g *Gateway) readAtLeader(ctx context.Context, name string, wait time.Duration, q replica.ReadRequest, st replica.Statement) (rows session.Rows, err error) {
+	err = g.atLeaderWithin(ctx, name, wait, func(ctx context.Context, db Database) error {
 		if db.Leader == g.directory.Self() {
 			r := g.local(db)
 			if r == nil {
@@ -212,6 +212,7 @@ func (r *remoteRows) Close() error {
 // remoteTx is a transaction that runs on the leader: a WriteTx or a ReadTx of
 // its replica, used through a stream, one message each way a statement.
 type remoteTx struct {
+	ctx      context.Context // of the stream
 	stream   transport.Stream
 	cancel   context.CancelCauseFunc
 	position base.Position
@@ -269,7 +270,7 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 		cancel(err)
 		return nil, err
 	}
-	t := &remoteTx{stream: s, cancel: cancel}
+	t := &remoteTx{ctx: lasting, stream: s, cancel: cancel}
 	b, err := s.Recv()
 	if err == nil {
 		t.position, err = decodeBegun(b)
@@ -307,8 +308,11 @@ func (t *remoteTx) exchange(ctx context.Context, b []byte) (res *replica.WriteRe
 	answer, err := t.ask(b)
 	if err != nil {
 		t.over = true
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = stopped(ctx)
+		case context.Cause(t.ctx) == errLeaderSilent:
+			err = errLeaderSilent
 		}
 		return nil, true, lostTx(err)
 	}

@@ -231,7 +231,9 @@ func (g *Gateway) describeAtLeader(ctx context.Context, db Database, sql string)
 			desc, err = r.Describe(ctx, sql)
 			return err
 		}
-		b, err := g.transport.Call(ctx, db.Leader, writeMethod, encodeDescribe(db.ID, sql))
+		waiting, stop := g.whileAlive(ctx, db)
+		b, err := g.transport.Call(waiting, db.Leader, writeMethod, encodeDescribe(db.ID, sql))
+		stop()
 		if err != nil {
 			return harmless(err)
 		}
