@@ -41,7 +41,7 @@ func TestFailedSyncs(t *testing.T) {
 		}
 	}
 	t.Logf("%v", outcomes)
-	if outcomes["none"] > runs/2 {
+	if outcomes["none"] > runs/2 && !testing.Short() {
 		t.Errorf("%d of %d stories had no sync that could fail", outcomes["none"], runs)
 	}
 }
