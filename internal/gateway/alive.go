@@ -25,6 +25,44 @@ const (
 // have been done there.
 var errLeaderSilent = base.Errorf(base.KindUnavailable, "the leader answers no more")
 
+// errHolderSilent takes the writer back from a transaction whose client is
+// connected to a node that can't be heard.
+var errHolderSilent = base.Errorf(base.KindConflict, "the transaction was rolled back: the node that its client is connected to was not heard").
+	WithHint("run the transaction again from its BEGIN")
+
+// whileHeard returns a context for a transaction that a client of another node
+// holds here. It ends, with errHolderSilent, when that node has twice not
+// answered in aliveWait: a frozen or cut off one must not keep everybody's writes
+// waiting for as long as a client may be idle. stop must be called.
+func (g *Gateway) whileHeard(ctx context.Context, peer base.NodeID) (holder context.Context, stop func()) {
+	holder, silence := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for silent := 0; silent < 2; {
+			if silent == 0 {
+				_ = g.env.Clock.Sleep(ctx, aliveWait) // Its end is seen below.
+			}
+			heard := ctx.Err() == nil && g.answers(ctx, Database{Leader: peer}, aliveWait)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case heard:
+				silent = 0
+			default:
+				silent++
+			}
+		}
+		silence(errHolderSilent)
+	}()
+	return holder, func() {
+		cancel()
+		<-done
+		silence(nil)
+	}
+}
+
 // whileAlive returns a context for work that waits for an answer of db's leader
 // on another node. It ends, with errLeaderSilent, soon after another was elected
 // in its place: a frozen process keeps its connections for as long as the network
@@ -77,8 +115,8 @@ func (g *Gateway) replaced(ctx context.Context, db Database) (handed, replaced b
 	}
 }
 
-// answers says whether db's leader, or former leader, answers anything at all;
-// true, too, when ctx ended first.
+// answers says whether db's leader, or former leader, or who is named in its
+// place, answers anything at all; true, too, when ctx ended first.
 func (g *Gateway) answers(ctx context.Context, db Database, within time.Duration) bool {
 	asking, cancel := g.env.Clock.WithTimeout(ctx, within, errLeaderSilent)
 	defer cancel()

@@ -96,8 +96,17 @@ func sendRows(rows session.Rows, s transport.Stream) error {
 }
 
 // serveTx runs a peer's transaction until the peer ends it or its stream.
-func (g *Gateway) serveTx(ctx context.Context, _ base.NodeID, header []byte, s transport.Stream) error {
-	tx, at, err := g.beginFor(ctx, header)
+func (g *Gateway) serveTx(ctx context.Context, peer base.NodeID, header []byte, s transport.Stream) error {
+	o, err := decodeOpening(header)
+	if err != nil {
+		return err
+	}
+	if o.write != nil {
+		holder, stop := g.whileHeard(ctx, peer)
+		defer stop()
+		o.write.Holder = holder
+	}
+	tx, at, err := g.beginFor(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -125,11 +134,7 @@ func (g *Gateway) serveTx(ctx context.Context, _ base.NodeID, header []byte, s t
 }
 
 // beginFor opens what the header asks for, as a WriteTx in either case.
-func (g *Gateway) beginFor(ctx context.Context, header []byte) (tx replica.WriteTx, at base.Position, err error) {
-	o, err := decodeOpening(header)
-	if err != nil {
-		return nil, at, err
-	}
+func (g *Gateway) beginFor(ctx context.Context, o opening) (tx replica.WriteTx, at base.Position, err error) {
 	r, err := g.replicaOf(o.database)
 	if err != nil {
 		return nil, at, err

@@ -269,6 +269,34 @@ func TestANodeVanishesWithATransaction(t *testing.T) {
 	})
 }
 
+// A node that is frozen or cut off with an open transaction keeps its connections
+// for long. The writer is taken back all the same, long before an idle client's
+// would be; one that is heard may be idle.
+func TestASilentNodeHoldsATransaction(t *testing.T) {
+	run(t, 4, 3, func(t *testing.T, c *cluster) {
+		a, b := c.session(4), c.session(2)
+		defer a.Close()
+		defer b.Close()
+		a.do("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		a.do("BEGIN")
+		a.do("INSERT INTO item VALUES (1)")
+		time.Sleep(6 * time.Second)
+		a.do("COMMIT")
+		a.do("BEGIN")
+		a.do("INSERT INTO item VALUES (2)")
+		c.net.Isolate(4)
+		began := time.Now()
+		b.do("INSERT INTO item VALUES (3)")
+		if waited := time.Since(began); waited > 3*time.Second {
+			t.Errorf("waited %v for a node that is cut off", waited)
+		}
+		c.net.Rejoin(4)
+		a.fails("INSERT INTO item VALUES (4)", base.KindConflict, "40001")
+		a.do("ROLLBACK")
+		b.expect("SELECT group_concat(id) FROM item", "1,3")
+	})
+}
+
 // Switchovers fail no statement of any session on any node, and none is done
 // twice.
 func TestSwitchoversFailNoStatement(t *testing.T) {

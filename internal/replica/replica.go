@@ -113,6 +113,9 @@ type BeginRequest struct {
 	Snapshot *base.Position // what the session has already read at; nil: nothing yet
 	Guard    Guard
 	Epoch    base.Epoch // as in WriteRequest
+	// Holder, if given, ends with its cause when who holds the transaction can't
+	// be heard any more, and the writer is taken back.
+	Holder context.Context
 }
 
 // WriteTx owns the writer until Commit or Rollback. It is used by one

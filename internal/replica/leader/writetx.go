@@ -116,6 +116,7 @@ func (w *writer) runTx(ctx context.Context, t *writeTx) error {
 	defer close(t.finished)
 	timer := w.replica.env.Clock.NewTimer(idle)
 	defer timer.Stop()
+	holder := t.holder()
 	for {
 		select {
 		case end := <-t.finish:
@@ -127,6 +128,9 @@ func (w *writer) runTx(ctx context.Context, t *writeTx) error {
 			}
 			w.takeBack(t, cause)
 			return nil
+		case <-holder.Done():
+			w.takeBack(t, context.Cause(holder))
+			return nil
 		case <-timer.C():
 			if left := t.idleLeft(w.replica.env.Clock, idle); left > 0 {
 				timer.Reset(left)
@@ -136,6 +140,14 @@ func (w *writer) runTx(ctx context.Context, t *writeTx) error {
 			return nil
 		}
 	}
+}
+
+// holder ends when nobody can hold the transaction any more.
+func (t *writeTx) holder() context.Context {
+	if t.request.Holder != nil {
+		return t.request.Holder
+	}
+	return context.Background()
 }
 
 func timeouts(p base.Policy) (idle, total time.Duration) {
