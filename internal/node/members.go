@@ -28,7 +28,7 @@ func (n *Node) setPeers(s *catalog.State) {
 	wanted := make(map[base.NodeID]string)
 	for _, peer := range s.Nodes() {
 		if peer.ID != n.identity.Node && (peer.State != catalog.NodeLeft || n.heard.within(peer.ID, n.now(), farewell)) {
-			wanted[peer.ID] = peer.PeerAddress
+			wanted[peer.ID] = n.addressOf(peer)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(n.addressed)) {

@@ -58,6 +58,7 @@ type Node struct {
 		keepers    map[base.DatabaseID]*keeper
 		failure    error
 		removed    bool // from the cluster, for good
+		found      map[base.NodeID]found
 	}
 }
 
@@ -95,6 +96,7 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 		transport: o.Transport, changed: make(chan struct{}, 1), broken: make(chan struct{}),
 	}
 	n.mu.keepers = make(map[base.DatabaseID]*keeper)
+	n.mu.found = make(map[base.NodeID]found)
 	n.addressed = make(map[base.NodeID]string)
 	n.heard.init(o.Lease)
 	n.reach.init()
@@ -150,6 +152,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.wg.Go(n.watchControl)
 	n.wg.Go(n.supervisor.run)
 	n.wg.Go(n.watchStanding)
+	n.wg.Go(n.seek)
 	n.wg.Go(func() {
 		n.enter()
 		n.confirm()

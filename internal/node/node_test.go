@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,5 +152,40 @@ func TestThreeNodesWriteAndRead(t *testing.T) {
 			t.Fatalf("node %d reads %s rows of its own writes, want %d", i+1, got, i+1)
 		}
 		t.Log(query(t, s, "SHOW skein.token"), query(t, s, "SHOW skein.reached"))
+	}
+}
+
+// Nodes that all restart on other ports at once find each other again at the
+// address that they are told to join, whoever starts first.
+func TestAllMoveAtOnce(t *testing.T) {
+	c := newCluster(t, 3)
+	for i, n := range c.nodes {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.nodes[i] = nil
+	}
+	// An address for the first, so that the others can be told before it starts.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := c.peers[0]
+	c.peers = []string{l.Addr().String(), "127.0.0.1:0", "127.0.0.1:0"}
+	if err := l.Close(); err != nil || old == c.peers[0] {
+		t.Fatal(err, old)
+	}
+	for i := range slices.Backward(c.nodes) {
+		c.open(i)
+	}
+	for _, n := range c.nodes {
+		c.eventually("everyone knows where the others are", func() bool {
+			for i, other := range c.nodes {
+				if m, _ := n.Control().State().Node(other.ID()); m.PeerAddress != c.peers[i] || !n.Reachable(other.ID()) {
+					return false
+				}
+			}
+			return true
+		})
 	}
 }

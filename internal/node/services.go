@@ -53,6 +53,7 @@ func (n *Node) handle() {
 		})
 	}
 	t.HandleCall(standingMethod, n.serveStanding)
+	t.HandleCall(addressMethod, n.serveAddress)
 	t.HandleCall(promiseMethod, n.servePromise)
 	t.HandleCall(releaseMethod, n.serveRelease)
 	t.HandleCall(importMethod, n.serveImport)
