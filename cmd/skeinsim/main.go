@@ -34,6 +34,8 @@ type settings struct {
 	quiet   bool
 	history string
 	profile string
+	planted string
+	budget  int
 }
 
 func main() {
@@ -49,6 +51,8 @@ func main() {
 	flag.BoolVar(&s.shrink, "shrink", true, "switch off the faults that a failure does not need")
 	flag.BoolVar(&s.quiet, "q", false, "print failures and the total only")
 	flag.StringVar(&s.profile, "profile", "", "a file for a profile of the processor's time")
+	flag.StringVar(&s.planted, "planted", "", "a bug to plant, or all one after the other: each must be caught (needs -tags planted)")
+	flag.IntVar(&s.budget, "budget", 100, "how many runs a planted bug may take to be caught")
 	testing.Init() // Virtual time comes from package testing.
 	flag.Parse()
 	inTest(func(t *testing.T) {
@@ -97,6 +101,9 @@ func (s settings) run(t *testing.T) error {
 		if from, to, err = parseRange(s.seeds); err != nil {
 			return err
 		}
+	}
+	if s.planted != "" {
+		return s.hunt(t, from)
 	}
 	var sum total
 	for seed := from; seed <= to; seed++ {

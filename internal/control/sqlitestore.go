@@ -13,6 +13,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
@@ -95,6 +96,11 @@ func (s *SQLiteStore) harden(e *env.Env, path string) error {
 func (s *SQLiteStore) prepare() error {
 	if err := s.conn.Exec(settings); err != nil {
 		return err
+	}
+	if planted.Is(planted.ControlUnsynced) {
+		if err := s.conn.Exec("PRAGMA synchronous=OFF"); err != nil {
+			return err
+		}
 	}
 	return s.conn.Exec(schema)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // Instant is the caller's monotonic clock.
@@ -462,6 +463,9 @@ func (s *Supervisor) setReach(now Instant, id base.NodeID, r Reach) {
 // load, then id.
 func (s *Supervisor) better(d *database, a, b base.NodeID) int {
 	x, y := d.answers[a].reply.Position, d.answers[b].reply.Position
+	if planted.Is(planted.ElectAnyone) {
+		x, y = y, x
+	}
 	switch {
 	case y.Less(x):
 		return -1

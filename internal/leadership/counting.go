@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // Instant is a reading of the caller's monotonic clock in nanoseconds from any
@@ -55,7 +56,12 @@ func (c Counting) Same(d Counting) bool {
 
 // Answers is how many of Replicas must promise before an election can be sure
 // to have found every acknowledged write and every live lease.
-func (c Counting) Answers() int { return len(c.Replicas) - min(c.Copies, c.Support) + 1 }
+func (c Counting) Answers() int {
+	if planted.Is(planted.ElectTooFew) {
+		return 1
+	}
+	return len(c.Replicas) - min(c.Copies, c.Support) + 1
+}
 
 // LeaseAnswers is how many must promise so that no lease can be live, without
 // being sure of every write.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // joining is a change of the counting under way (rule 5). Until it is
@@ -167,6 +168,9 @@ func (l *Leader) stricter() bool {
 
 func (l *Leader) begin(now Instant, to Counting, out []Effect) []Effect {
 	to.Revision = l.cfg.Counting.Revision + 1
+	if planted.Is(planted.DegradeByYourself) {
+		l.cfg.Counting = to
+	}
 	l.joining = joining{active: true, to: to, since: now}
 	return l.tickJoining(now, out)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // Vow is what a replica must remember across restarts. It is written to disk
@@ -233,9 +234,14 @@ type PromiseReply struct {
 // the vow durable, flushes the log, fills in the rest and only then answers.
 func (f *Follower) Promise(now Instant, r PromiseRequest) PromiseReply {
 	p := PromiseReply{Database: r.Database, Epoch: r.Epoch, Probe: r.Probe}
-	if r.Probe {
+	switch {
+	case r.Probe:
 		p.Granted = r.Epoch >= f.vow.Promised
-	} else {
+	case planted.Is(planted.ForgetPromise):
+		p.Granted = r.Epoch >= f.vow.Promised
+		p.Promised, p.LeaseRemaining = r.Epoch, f.LeaseRemaining(now)
+		return p
+	default:
 		p.Granted = f.Raise(r.Epoch)
 	}
 	p.Promised, p.LeaseRemaining, p.Deaf = f.vow.Promised, f.LeaseRemaining(now), f.Deaf(now)
@@ -249,7 +255,7 @@ func (f *Follower) Lead(epoch base.Epoch) error {
 	if epoch < f.vow.Promised {
 		return fmt.Errorf("lead epoch %d: epoch %d is promised", epoch, f.vow.Promised)
 	}
-	if epoch <= f.vow.Led {
+	if epoch <= f.vow.Led && !planted.Is(planted.LeadTwice) {
 		return fmt.Errorf("lead epoch %d: epoch %d was led in an earlier life", epoch, f.vow.Led)
 	}
 	f.vow = Vow{Promised: epoch, Led: epoch}

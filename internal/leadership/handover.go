@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // handover is a switchover seen from the old leader: it admits no new write,
@@ -61,6 +62,11 @@ func (l *Leader) tickHandover(now Instant, out []Effect) []Effect {
 		return out
 	}
 	f := l.follower(h.target)
+	if planted.Is(planted.HandOverEarly) && f != nil {
+		l.stopped, l.released = true, h.last
+		l.handover = handover{}
+		return append(out, Effect{Kind: Released, Final: h.last, Target: h.target})
+	}
 	if h.drained && f != nil && f.flushed >= h.last && l.flushed >= h.last && l.safe >= h.last && h.last >= l.cfg.Opening && l.LeaseLive(now) {
 		l.stopped, l.released = true, h.last
 		l.handover = handover{}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // Config is what a leader knows when it begins, and again at every change of
@@ -215,6 +216,9 @@ func (l *Leader) safeUnder(c Counting) base.Seq {
 	for _, n := range c.Replicas {
 		held = append(held, l.held(n, l.cfg.Policy.Durability.When))
 	}
+	if planted.Is(planted.AckBeforeQuorum) {
+		return l.flushed
+	}
 	return min(l.flushed, nth(held, c.Copies))
 }
 
@@ -343,7 +347,9 @@ func (l *Leader) AskLease(from base.NodeID) time.Duration {
 }
 
 // LeaseLive says whether LeaseUntil lies ahead.
-func (l *Leader) LeaseLive(now Instant) bool { return !l.stopped && now < l.LeaseUntil() }
+func (l *Leader) LeaseLive(now Instant) bool {
+	return !l.stopped && (now < l.LeaseUntil() || planted.Is(planted.ServePastLease))
+}
 
 // Acknowledge says whether a write that ends at seq may be acknowledged now at
 // a durability (zero: the policy's). After a release everything up to its end

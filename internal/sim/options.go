@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // Options of a run. Seed decides everything that the others leave open.
@@ -21,6 +22,8 @@ type Options struct {
 	Model string
 	// Without names faults that the seed may have drawn and that do not happen.
 	Without []string
+	// Planted is a bug that the run has, in a program that can have some.
+	Planted planted.Bug
 	// Trace gets every event as a line of text; nil: nothing does.
 	Trace io.Writer
 }
@@ -40,6 +43,9 @@ func (o *Options) validate() error {
 	}
 	if o.Model != "leader" {
 		return base.Errorf(base.KindUnsupported, "simulator: model %q: only \"leader\" exists in this version", o.Model)
+	}
+	if o.Planted != "" && !planted.Possible {
+		return base.Errorf(base.KindUnsupported, "simulator: this program can have no bug planted: build it with -tags planted")
 	}
 	for _, name := range o.Without {
 		if !slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 )
@@ -61,6 +62,8 @@ func Run(t *testing.T, o Options) *Result {
 	defer os.RemoveAll(shared)
 	defer seedChance(o.Seed)()
 	defer alone()()
+	planted.Plant(o.Planted)
+	defer planted.Plant("")
 	var r *Result
 	synctest.Test(t, func(t *testing.T) { r = newWorld(o).play() })
 	if r.ended {

@@ -52,6 +52,13 @@ func (t *trace) add(format string, args ...any) {
 	t.lines++
 }
 
+// aside notes what only the text of everything has.
+func (t *trace) aside(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.out, "%12.6f  %s\n", t.since().Seconds(), fmt.Sprintf(format, args...))
+}
+
 // arrival notes a message; only the hash holds it.
 func (t *trace) arrival(from, to base.NodeID, name string, msg []byte) {
 	var head [24]byte
@@ -98,7 +105,9 @@ type logs struct {
 }
 
 // Enabled implements slog.Handler.
-func (l *logs) Enabled(_ context.Context, level slog.Level) bool { return level >= l.level }
+func (l *logs) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= l.level || l.trace.out != nil
+}
 
 // Handle implements slog.Handler.
 func (l *logs) Handle(_ context.Context, r slog.Record) error {
@@ -114,6 +123,10 @@ func (l *logs) Handle(_ context.Context, r slog.Record) error {
 		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
 		return true
 	})
+	if r.Level < l.level {
+		l.trace.aside("%s %s: %s%s", l.node, r.Level, r.Message, b.String())
+		return nil
+	}
 	l.trace.add("%s %s: %s%s", l.node, r.Level, r.Message, b.String())
 	return nil
 }

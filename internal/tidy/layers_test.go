@@ -20,8 +20,9 @@ const (
 )
 
 var layers = map[string]int{
-	"internal/base": leaves,
-	"internal/env":  leaves,
+	"internal/base":    leaves,
+	"internal/env":     leaves,
+	"internal/planted": leaves,
 
 	"internal/catalog":        cores,
 	"internal/changefeed":     cores,

@@ -10,6 +10,7 @@ import (
 	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
@@ -84,7 +85,9 @@ func (r *Replica) undo(ctx context.Context, to base.Seq, size int) error {
 		return err
 	}
 	defer a.close()
-	if executed := r.executed.get(); executed > to {
+	if executed := r.executed.get(); executed > to && planted.Is(planted.KeepDivergentTail) {
+		r.setExecuted(to, historyGone())
+	} else if executed > to {
 		if size > maxUndoBytes {
 			return errLongTail
 		}

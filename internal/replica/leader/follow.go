@@ -14,6 +14,7 @@ import (
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/replica/stream"
 	"github.com/skeindb/skein/internal/sqlite"
@@ -305,6 +306,12 @@ func (f *following) acknowledge(ctx context.Context) error {
 				return fmt.Errorf("%w: %w", errFlush, err)
 			}
 			wake(f.applyMore)
+		}
+		if planted.Is(planted.AckUnflushed) {
+			early := leadership.Ack{Epoch: a.Epoch, Received: a.Received, Flushed: a.Received, Applied: a.Received, Stamp: a.Stamp, Lease: a.Lease}
+			if err := f.stream.Send(stream.AppendAck(nil, early)); err != nil {
+				return err
+			}
 		}
 		a.Flushed, a.Applied = f.replica.changes.Flushed(), base.Seq(f.replica.applied.Load())
 		if a.Stamp == 0 && a.Flushed == 0 {

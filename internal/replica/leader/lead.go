@@ -11,6 +11,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 )
@@ -77,6 +78,11 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 // prepareLead brings SQLite to the end of the log, opens the write connection
 // and writes the entry that begins the epoch.
 func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, error) {
+	if planted.Is(planted.LoseTailOnLead) {
+		if err := r.changes.TruncateAfter(r.executed.get()); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.applyAll(ctx); err != nil {
 		return nil, err
 	}
@@ -334,6 +340,9 @@ func unconfirmed(cause error) error {
 	kind := base.KindTimeout
 	if errors.Is(cause, context.Canceled) {
 		kind = base.KindCanceled
+	}
+	if planted.Is(planted.CallIndeterminate) {
+		return base.Errorf(kind, "gave up waiting for the followers")
 	}
 	return base.Errorf(kind, "gave up waiting for the followers that the durability asks for: %v", cause).
 		WithOutcome(base.Indeterminate).

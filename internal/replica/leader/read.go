@@ -9,6 +9,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
@@ -45,7 +46,7 @@ func (r *Replica) awaitExecuted(ctx context.Context, q replica.ReadRequest) erro
 	if err := r.commitApplied(ctx); err != nil {
 		return err
 	}
-	if r.executed.get() >= q.AtLeast.Seq {
+	if r.executed.get() >= q.AtLeast.Seq || planted.Is(planted.IgnoreToken) {
 		return nil
 	}
 	wait := q.Wait
@@ -93,6 +94,8 @@ func (t *readTx) begin(atLeast base.Position) (err error) {
 	switch {
 	case err != nil:
 		return err
+	case planted.Is(planted.IgnoreToken):
+		return nil
 	case t.position.Less(atLeast):
 		return base.Errorf(base.KindStale, "this replica is at %v, and the session has seen %v", t.position, atLeast).
 			WithHint("ask the leader, or SET skein.read = 'any'")
@@ -252,6 +255,9 @@ const safeWait = 10 * time.Second
 
 // waitSafeFor waits a bounded time until p is as durable as the policy asks.
 func (r *Replica) waitSafeFor(ctx context.Context, p base.Position) error {
+	if planted.Is(planted.ReadTooEarly) {
+		return nil
+	}
 	if r.safe.get() >= p.Seq {
 		return nil
 	}
@@ -269,6 +275,9 @@ func historyGone() error {
 
 // waitSafe waits until p is as durable as the policy asks.
 func (r *Replica) waitSafe(ctx context.Context, p base.Position) error {
+	if planted.Is(planted.ReadTooEarly) {
+		return nil
+	}
 	if r.safe.get() >= p.Seq {
 		return nil
 	}
@@ -277,6 +286,9 @@ func (r *Replica) waitSafe(ctx context.Context, p base.Position) error {
 
 // awaitLease waits a bounded time until the lease lives.
 func (l *leading) awaitLease(ctx context.Context) error {
+	if planted.Is(planted.ReadWithoutLease) {
+		return nil
+	}
 	if l.serves() {
 		return nil
 	}

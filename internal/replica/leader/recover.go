@@ -11,6 +11,7 @@ import (
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
@@ -278,6 +279,12 @@ func (r *Replica) changeMeta(change func(*meta)) error {
 	before := m
 	change(&m)
 	if m == before {
+		return nil
+	}
+	if planted.Is(planted.ForgetVow) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.mu.meta = m
 		return nil
 	}
 	if err := writeMeta(r.env.FS, r.options.Dir, m); err != nil {
