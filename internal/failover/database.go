@@ -60,7 +60,10 @@ func (d *database) backOff(c Config) time.Duration {
 }
 
 func (d *database) hearAway(e Away) {
-	if e.Node != d.record.Leader || e.Epoch != d.record.Epoch {
+	// A follower that has promised a later epoch, in an election that came to
+	// nothing, can follow this leader no more.
+	fenced := e.Reason == ReasonFenced && slices.Contains(d.voters(), e.Node)
+	if e.Node != d.record.Leader && !fenced || e.Epoch != d.record.Epoch {
 		return
 	}
 	switch e.Reason {

@@ -30,6 +30,8 @@ type keeper struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 	going  bool // it has left this node; watchControl's
+	// resting is since when this follower can't follow; watchControl's.
+	resting time.Time
 
 	// assigning is held while the replica is told an assignment, so that an
 	// older one never comes after a newer one.
@@ -160,10 +162,32 @@ func (k *keeper) checkAway() {
 	a, r, failure := k.mu.assignment, k.mu.replica, k.mu.failure
 	k.mu.Unlock()
 	if a.Leader != k.node.identity.Node || a.Epoch == 0 {
+		k.checkFenced(a, r)
 		return
 	}
 	if failure != nil || (r != nil && r.Resting() == a.Epoch) {
 		k.node.tellSupervisor(k.id, a.Epoch, failover.ReasonRestarted)
+	}
+}
+
+// fencedLeases is for how many leases a follower waits for the election that it
+// has promised something to.
+const fencedLeases = 4
+
+// checkFenced tells the supervisor of a follower that can't follow: it has
+// promised a later epoch in an election that came to nothing, and the leader
+// goes on without it. Only another election brings it back.
+func (k *keeper) checkFenced(a leader.Assignment, r *leader.Replica) {
+	now := k.node.env.Clock.Now()
+	if a.Epoch == 0 || a.Leader == 0 || r == nil || r.Resting() != a.Epoch {
+		k.resting = time.Time{}
+		return
+	}
+	if k.resting.IsZero() {
+		k.resting = now
+	}
+	if now.Sub(k.resting) > fencedLeases*k.node.options.Lease {
+		k.node.tellSupervisor(k.id, a.Epoch, failover.ReasonFenced)
 	}
 }
 

@@ -163,6 +163,7 @@ func (w *world) until(what string, within time.Duration, f func() error) bool {
 		}
 		if w.instants.since() > end {
 			w.fail("not within %v: %s: %v", within, what, err)
+			w.trace.stacks()
 			return false
 		}
 		w.instants.sleep(200 * time.Millisecond)

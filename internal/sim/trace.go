@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,15 @@ func (t *trace) aside(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintf(t.out, "%12.6f  %s\n", t.since().Seconds(), fmt.Sprintf(format, args...))
+}
+
+// stacks adds what every goroutine does just now to the text of everything.
+func (t *trace) stacks() {
+	if t.out == nil {
+		return
+	}
+	text := make([]byte, 16<<20)
+	t.aside("%s", text[:runtime.Stack(text, true)])
 }
 
 // arrival notes a message; only the hash holds it.
