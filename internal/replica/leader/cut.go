@@ -37,11 +37,12 @@ func (r *Replica) cutTail(ctx context.Context, to base.Seq) error {
 	if err != nil {
 		return fmt.Errorf("undo the tail after %d: %w", to, err)
 	}
-	r.recent.cut(to)
 	r.safe.cut(min(to, r.safe.get()), historyGone())
 	if err := r.changes.TruncateAfter(to); err != nil {
 		return fmt.Errorf("cut the log after %d: %w", to, err)
 	}
+	// Not before: while the log has the tail this replica may be elected with it.
+	r.recent.cut(to)
 	return nil
 }
 
