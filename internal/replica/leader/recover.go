@@ -221,16 +221,33 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 		return base.Position{}, fmt.Errorf("open database file: %w", err)
 	}
 	defer conn.Close()
+	if err := makeTables(conn); err != nil {
+		return base.Position{}, fmt.Errorf("make position table: %w", err)
+	}
 	at, err := readPosition(conn)
 	if err != nil {
-		if err := conn.Exec(createPositionSQL + ";" + createOperationSQL); err != nil {
-			return at, fmt.Errorf("make position table: %w", err)
-		}
-		if at, err = readPosition(conn); err != nil {
-			return at, err
-		}
+		return at, err
 	}
 	return at, beginSchemaHistory(conn, at.Seq)
+}
+
+// makeTables makes the tables of ours that are missing, all or none: a process
+// that is killed in between must not leave a file that looks complete.
+func makeTables(conn *sqlite.Conn) error {
+	n, err := ownInteger(conn, "SELECT count(*) FROM sqlite_schema WHERE name IN ('_skein_position', '_skein_operation')")
+	if err != nil || n == 2 {
+		return err
+	}
+	if err := conn.BeginImmediate(); err != nil {
+		return err
+	}
+	if err = conn.Exec(createPositionSQL + ";" + createOperationSQL); err == nil {
+		err = conn.Commit()
+	}
+	if err != nil {
+		_ = conn.Rollback() // It repeats what the failure has done.
+	}
+	return err
 }
 
 // compare judges SQLite's position by the log. SQLite may lag: it is rolled
