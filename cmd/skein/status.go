@@ -155,6 +155,7 @@ func writeDatabase(to io.Writer, d httpapi.DatabaseStatus, names names) {
 			r.NodeName, r.Role, r.Applied, behind, age, bytesText(r.FileBytes), bytesText(r.LogBytes), note(r))
 	}
 	tab.Flush()
+	writeConsumers(to, d, names)
 	if d.Election != nil {
 		writeElection(to, d, names)
 	}

@@ -106,7 +106,7 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 func tryNext(err error, mayHaveDone bool) bool {
 	e := base.AsError(err)
 	switch e.Kind {
-	case base.KindUnavailable, base.KindNoLeader, base.KindNotLeader, base.KindShutdown, base.KindBusy:
+	case base.KindUnavailable, base.KindNoLeader, base.KindNotLeader, base.KindShutdown, base.KindBusy, base.KindTrimmed:
 		return !mayHaveDone && e.Outcome != base.Indeterminate && e.Outcome != base.Done
 	}
 	return false

@@ -29,6 +29,7 @@ const (
 	KindDegraded      Kind = "degraded"      // fewer replicas than the policy asks; refused
 	KindStale         Kind = "stale"         // the replica could not come as far as the read asks in time
 	KindHistoryLost   Kind = "history_lost"  // the token has seen writes that a failover with loss has dropped
+	KindTrimmed       Kind = "trimmed"       // changes that a stream has not had are no longer in the log
 	KindDiskFull      Kind = "disk_full"     // no room; nothing was changed
 	KindCorrupt       Kind = "corrupt"       // stored bytes fail their checksum; the replica has stopped serving
 	KindUnavailable   Kind = "unavailable"   // the replica is not ready: starting, copying, stopped
@@ -141,6 +142,7 @@ var kindCodes = map[Kind]codes{
 	KindDegraded:      {"57P03", 503},
 	KindStale:         {"57P03", 503},
 	KindHistoryLost:   {"40001", 409},
+	KindTrimmed:       {"58030", 410},
 	KindDiskFull:      {"53100", 507},
 	KindCorrupt:       {"XX001", 500},
 	KindUnavailable:   {"57P03", 503},

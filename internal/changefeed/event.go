@@ -86,3 +86,12 @@ func (r *Request) Wants(table string) bool {
 	}
 	return false
 }
+
+// Sink takes the events of a stream. What it returns ends the stream. It may
+// block for as long as its reader needs: nothing but the stream waits for it.
+type Sink interface {
+	// Send takes one event, whose rows stay valid.
+	Send(e *Event) error
+	// Flush is called when there is no further event just now.
+	Flush() error
+}

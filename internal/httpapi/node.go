@@ -13,8 +13,10 @@ package httpapi
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 )
 
 // Node is what the front end needs of a running node. Every method may be
@@ -86,6 +88,11 @@ type Node interface {
 	ShowLog(ctx context.Context, database string, q LogQuery, each func(LogEntry) error) (*LogReport, error)
 	// VerifyLog reads this node's replica's log from disk and checks all of it.
 	VerifyLog(ctx context.Context, database string) (*LogReport, error)
+	// Self is this node's id.
+	Self() string
+	// Changes sends the changes of this node's replica to a sink until ctx is
+	// done, with a heartbeat when nothing else was sent for that long.
+	Changes(ctx context.Context, database string, q changefeed.Request, heartbeat time.Duration, to changefeed.Sink) error
 	// ContentHash has every replica hash its user tables at its own position.
 	ContentHash(ctx context.Context, database string) ([]ReplicaHash, error)
 }

@@ -36,6 +36,7 @@ const (
 	quick  pace = iota // OperationTimeout
 	query              // five times that
 	stream             // as long as bytes move
+	feed               // as long as the client is there; these do not count among the others
 )
 
 func (a *API) routes() http.Handler {
@@ -61,6 +62,7 @@ func (a *API) routes() http.Handler {
 	add("GET /v1/databases/{name}/orphans", signed, quick, a.orphans)
 	add("POST /v1/databases/{name}/orphans/replay", signed, query, a.settleOrphans(true))
 	add("POST /v1/databases/{name}/orphans/discard", signed, query, a.settleOrphans(false))
+	add("GET /v1/databases/{name}/changes", signed, feed, a.changes)
 	add("GET /v1/databases/{name}/log", signed, stream, a.showLog)
 	add("GET /v1/databases/{name}/log/verify", signed, stream, a.verifyLog)
 	add("GET /v1/databases/{name}/hash", signed, query, a.hash)
@@ -85,11 +87,15 @@ func (a *API) wrap(route string, who access, p pace, h handle) http.Handler {
 		started := a.env.Clock.Now()
 		out := &answer{ResponseWriter: w}
 		defer func() { a.metrics.observe(route, out.status, a.env.Clock.Now().Sub(started)) }()
+		slots := a.running
+		if p == feed {
+			slots = a.feeding
+		}
 		select {
-		case a.running <- struct{}{}:
-			defer func() { <-a.running }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
-			a.fail(out, r, base.Errorf(base.KindBusy, "%d requests run already", cap(a.running)))
+			a.fail(out, r, base.Errorf(base.KindBusy, "%d requests run already", cap(slots)))
 			return
 		}
 		a.metrics.running.Inc()
@@ -130,7 +136,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, who access, h handle
 // client that has gone.
 func (a *API) limit(w http.ResponseWriter, r *http.Request, p pace) (context.Context, context.CancelFunc) {
 	c := http.NewResponseController(w)
-	if p == stream {
+	if p == stream || p == feed {
 		_ = c.SetReadDeadline(time.Time{})  // The last request on this connection left its own.
 		_ = c.SetWriteDeadline(time.Time{}) // Not every test double has deadlines.
 		return context.WithCancel(r.Context())
@@ -200,14 +206,18 @@ func (a *API) fail(w *answer, r *http.Request, err error) {
 	if e.HTTPStatus() == http.StatusServiceUnavailable || e.HTTPStatus() == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
+	send(w, e.HTTPStatus(), errorBody(e))
+}
+
+func errorBody(e *base.Error) Error {
 	outcome := e.Outcome
 	if outcome == "" {
 		outcome = base.NotDone
 	}
-	send(w, e.HTTPStatus(), Error{
+	return Error{
 		Kind: e.Kind, Message: e.Error(), Outcome: outcome, Hint: e.Hint, SQLState: e.State(), Leader: IDString(e.Leader),
 		Operation: e.Operation,
-	})
+	}
 }
 
 // explain gives an error its kind. A bare context error takes the cause of the

@@ -83,6 +83,7 @@ type API struct {
 	log       *slog.Logger
 	passwords *passwords
 	running   chan struct{} // one slot for each request that runs
+	feeding   chan struct{} // one slot for each stream of changes
 	metrics   *metrics
 	handler   http.Handler
 }
@@ -96,7 +97,7 @@ func New(e *env.Env, o Options) (*API, error) {
 	a := &API{
 		env: e, options: o, log: e.Log.With("part", "http"),
 		passwords: newPasswords(o.Gateway.Credential),
-		running:   make(chan struct{}, o.MaxRequests),
+		running:   make(chan struct{}, o.MaxRequests), feeding: make(chan struct{}, maxFeeds),
 	}
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err

@@ -129,6 +129,7 @@ type ReplicaStatus struct {
 	Error          string           `json:"error,omitempty"`
 	Path           string           `json:"path"`
 	Followers      []FollowerStatus `json:"followers,omitempty"`
+	Consumers      []ConsumerStatus `json:"consumers,omitempty"`
 }
 
 // FollowerStatus is a follower as its leader sees it.
@@ -140,6 +141,28 @@ type FollowerStatus struct {
 	Applied    base.Seq `json:"applied"`
 	LagBytes   int64    `json:"lag_bytes"`
 	LagSeconds float64  `json:"lag_seconds"`
+	Forecast
+}
+
+// ConsumerStatus is who reads a stream of changes from a replica.
+type ConsumerStatus struct {
+	Name string   `json:"name"`
+	At   base.Seq `json:"at"` // up to where the log was read for it
+	Forecast
+}
+
+// Forecast says when the log that somebody needs would be gone.
+type Forecast struct {
+	BehindBytes int64 `json:"behind_bytes"` // of log yet to be read, in whole segments
+	RoomBytes   int64 `json:"room_bytes"`   // that may still be written before
+	// CutOffSeconds is when, if nothing more is read and writes go on as they
+	// do; 0: not to be foreseen.
+	CutOffSeconds float64 `json:"cut_off_seconds"`
+	CutOff        bool    `json:"cut_off"` // what is needed next is gone
+}
+
+func forecast(f replica.Forecast) Forecast {
+	return Forecast{BehindBytes: f.BehindBytes, RoomBytes: f.RoomBytes, CutOffSeconds: f.CutOffIn.Seconds(), CutOff: f.CutOff}
 }
 
 // NewReplicaStatus translates what a replica says of itself. LagSeqs is 0 on a
@@ -159,8 +182,11 @@ func NewReplicaStatus(node base.NodeID, name string, s replica.Status) ReplicaSt
 	for _, f := range s.Followers {
 		r.Followers = append(r.Followers, FollowerStatus{
 			Node: IDString(f.Node), Attached: f.Attached, Received: f.Received, Flushed: f.Flushed,
-			Applied: f.Applied, LagBytes: f.LagBytes, LagSeconds: f.Lag.Seconds(),
+			Applied: f.Applied, LagBytes: f.LagBytes, LagSeconds: f.Lag.Seconds(), Forecast: forecast(f.Forecast),
 		})
+	}
+	for _, c := range s.Consumers {
+		r.Consumers = append(r.Consumers, ConsumerStatus{Name: c.Name, At: c.At, Forecast: forecast(c.Forecast)})
 	}
 	return r
 }

@@ -195,6 +195,25 @@ type Status struct {
 	Error               string     `json:"error,omitempty"`
 	Path                string     `json:"path"`
 	Followers           []Follower `json:"followers,omitempty"`
+	// Consumers read the log as streams of changes, here.
+	Consumers []Consumer `json:"consumers,omitempty"`
+}
+
+// Consumer is who reads a stream of changes from a replica.
+type Consumer struct {
+	Name     string   `json:"name"`
+	At       base.Seq `json:"at"` // up to where the log was read for it
+	Forecast Forecast `json:"forecast"`
+}
+
+// Forecast says when the log that somebody needs would be gone.
+type Forecast struct {
+	BehindBytes int64 `json:"behind_bytes"` // of log yet to be read, in whole segments
+	RoomBytes   int64 `json:"room_bytes"`   // that may still be written before
+	// CutOffIn is when that is, if nothing more is read and writes go on as
+	// they do; 0: not to be foreseen.
+	CutOffIn time.Duration `json:"cut_off_in_ns"`
+	CutOff   bool          `json:"cut_off"` // what is needed next is gone
 }
 
 // Follower as its leader sees it.
@@ -206,4 +225,5 @@ type Follower struct {
 	Applied  base.Seq      `json:"applied"`
 	LagBytes int64         `json:"lag_bytes"`
 	Lag      time.Duration `json:"lag_ns"`
+	Forecast Forecast      `json:"forecast"`
 }

@@ -16,6 +16,8 @@ type collector struct {
 	failed  *prometheus.Desc
 	peer    *prometheus.Desc
 	lag     *prometheus.Desc
+
+	behind, cutOff, followerCut *prometheus.Desc
 }
 
 type metric struct {
@@ -31,6 +33,9 @@ func newCollector(n *node.Node) *collector {
 		peer:    prometheus.NewDesc("skein_peer_reachable", "1 for another node that this one reaches.", []string{"node"}, nil),
 		lag:     prometheus.NewDesc("skein_follower_lag_seqs", "Row changes that a follower has not applied, as its leader sees it.", []string{"database", "node"}, nil),
 	}
+	c.behind = prometheus.NewDesc("skein_consumer_behind_bytes", "Bytes of log that a consumer of changes has yet to read, in whole segments.", []string{"database", "consumer"}, nil)
+	c.cutOff = prometheus.NewDesc("skein_consumer_cut_off_seconds", "When the log that a consumer of changes needs is gone, if it reads no more and writes go on; 0: not to be foreseen.", []string{"database", "consumer"}, nil)
+	c.followerCut = prometheus.NewDesc("skein_follower_cut_off_seconds", "When the log that a follower needs is gone, if it gets no more and writes go on; 0: not to be foreseen.", []string{"database", "node"}, nil)
 	gauge := func(name, help string, value func(replica.Status) float64) {
 		c.metrics = append(c.metrics, metric{prometheus.NewDesc("skein_replica_"+name, help, []string{"database"}, nil), value})
 	}
@@ -62,7 +67,7 @@ func flag(b bool) float64 {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.control, c.failed, c.peer, c.lag} {
+	for _, d := range []*prometheus.Desc{c.control, c.failed, c.peer, c.lag, c.behind, c.cutOff, c.followerCut} {
 		out <- d
 	}
 	for _, m := range c.metrics {
@@ -91,8 +96,24 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, m := range c.metrics {
 			show(m.desc, m.value(s), db.Name)
 		}
+		for name, f := range consumersByName(s.Consumers) {
+			show(c.behind, float64(f.BehindBytes), db.Name, name)
+			show(c.cutOff, f.CutOffIn.Seconds(), db.Name, name)
+		}
 		for _, f := range s.Followers {
+			show(c.followerCut, f.Forecast.CutOffIn.Seconds(), db.Name, f.Node.String())
 			show(c.lag, max(0, float64(s.Appended.Seq)-float64(f.Applied)), db.Name, f.Node.String())
 		}
 	}
+}
+
+// consumersByName takes the one that is furthest behind of each name.
+func consumersByName(list []replica.Consumer) map[string]replica.Forecast {
+	byName := make(map[string]replica.Forecast)
+	for _, c := range list {
+		if have, ok := byName[c.Name]; !ok || c.Forecast.BehindBytes > have.BehindBytes {
+			byName[c.Name] = c.Forecast
+		}
+	}
+	return byName
 }

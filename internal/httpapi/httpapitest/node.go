@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/replica"
 )
@@ -38,6 +39,7 @@ type Node struct {
 	Hashes    []httpapi.ReplicaHash
 	Log       []httpapi.LogEntry
 	LogReport httpapi.LogReport
+	Events    []changefeed.Event // what Changes sends; then it ends as Fail says, or waits
 	Imported  []byte
 	File      []byte // what Snapshot serves
 	NotReady  []string
@@ -390,6 +392,30 @@ func (n *Node) VerifyLog(_ context.Context, database string) (*httpapi.LogReport
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &n.LogReport, n.call("VerifyLog", database)
+}
+
+// Self implements httpapi.Node.
+func (n *Node) Self() string { return N1.String() }
+
+// Changes implements httpapi.Node with Events.
+func (n *Node) Changes(ctx context.Context, database string, q changefeed.Request, _ time.Duration, to changefeed.Sink) error {
+	n.mu.Lock()
+	events := n.Events
+	err := n.call("Changes", database, q.From, q.Now, q.Tables)
+	n.mu.Unlock()
+	for i := range events {
+		if err := to.Send(&events[i]); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := to.Flush(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // ContentHash implements httpapi.Node with Hashes.

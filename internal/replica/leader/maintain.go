@@ -27,6 +27,8 @@ type keeper struct {
 	durable base.Seq // what SQLite has on disk by itself: the log may go up to here
 	end     base.Seq // of the log, in the last round
 	rounds  int
+	bytes   int64     // of the log, in the last round
+	at      time.Time // of the last round; zero before the first
 }
 
 func (k *keeper) run(ctx context.Context) error {
@@ -44,6 +46,7 @@ func (k *keeper) step(ctx context.Context) error {
 	if err := k.settle(); err != nil {
 		return err
 	}
+	k.measure()
 	size := k.tidy()
 	excess := k.replica.changes.Bytes() - k.retention()
 	if size < k.replica.options.CheckpointBytes && excess < trimSlackBytes {
@@ -56,6 +59,15 @@ func (k *keeper) step(ctx context.Context) error {
 		return err
 	}
 	return k.trim()
+}
+
+// measure notes how fast the log grows.
+func (k *keeper) measure() {
+	now, bytes := k.replica.env.Clock.Now(), k.replica.changes.Bytes()
+	if !k.at.IsZero() && bytes >= k.bytes { // Else it was trimmed.
+		k.replica.feeds.measure(bytes-k.bytes, now.Sub(k.at))
+	}
+	k.at, k.bytes = now, bytes
 }
 
 // settle syncs the log once more when nothing has been written for a while: it
@@ -181,13 +193,14 @@ func (k *keeper) trim() error {
 	return nil
 }
 
-// holders are the followers that a leader keeps its log for.
+// holders are who the log is kept for: consumers of changes and, on a leader,
+// its followers.
 func (r *Replica) holders() []changelog.Holder {
+	list := r.feeds.holders()
 	lead, err := r.leading()
 	if err != nil {
-		return nil
+		return list
 	}
-	var list []changelog.Holder
 	if at, ok := r.servedSnapshot(); ok {
 		list = append(list, changelog.Holder{Has: at})
 	}

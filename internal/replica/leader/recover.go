@@ -56,7 +56,7 @@ func (r *Replica) recover(ctx context.Context) error {
 
 // removeLeftovers removes what an earlier life has copied or was copying.
 func (r *Replica) removeLeftovers() error {
-	for _, name := range []string{r.snapshotDir(), r.partPath()} {
+	for _, name := range []string{r.snapshotDir(), r.partPath(), r.feedDir()} {
 		if err := r.env.FS.RemoveAll(name); err != nil {
 			return fmt.Errorf("remove what a copy has left: %w", err)
 		}

@@ -126,6 +126,7 @@ type Replica struct {
 	leadChanged broadcast // signaled when an assignment comes, and when a leadership begins or fails to
 	handle      handle
 	shots       snapshots
+	feeds       feeds
 	recent      operations
 	acked       acknowledged
 	receivers   sync.WaitGroup // of acknowledgements; each ends with its stream

@@ -44,6 +44,7 @@ func (r *Replica) Status() replica.Status {
 	if lead != nil {
 		lead.describe(&s)
 	}
+	r.forecast(&s)
 	return s
 }
 
