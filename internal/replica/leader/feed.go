@@ -26,10 +26,10 @@ func (r *Replica) Feed(ctx context.Context, q changefeed.Request, heartbeat time
 	}
 	defer n.close()
 	f := &feed{replica: r, request: q, heartbeat: heartbeat, sink: sink, namer: n}
+	defer r.feeds.leave(f)
 	if err := f.begin(ctx); err != nil {
 		return err
 	}
-	defer r.feeds.leave(f)
 	for {
 		if err := f.step(ctx); err != nil {
 			return err

@@ -336,6 +336,9 @@ func TestFeedOfLostHistoryIsRefused(t *testing.T) {
 		ahead.Database++
 		err = c.replica(2).Feed(context.Background(), changefeed.Request{From: ahead}, time.Second, &sink{})
 		wantKind(t, err, base.KindHistoryLost, base.NotDone)
+		if list := c.replica(2).Status().Consumers; len(list) != 0 {
+			t.Errorf("streams that were refused still count: %+v", list)
+		}
 		torn := at[1].Offset
 		torn.Position.Seq, torn.Position.Epoch = 2, 1
 		torn.Entry = 1

@@ -45,9 +45,6 @@ func (f *feed) snapshot(ctx context.Context) error {
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		err = errors.Join(err, r.env.FS.RemoveAll(path+suffix))
 	}
-	if err != nil {
-		r.feeds.leave(f)
-	}
 	return err
 }
 
