@@ -24,7 +24,11 @@ func (s scenario) judge(t *testing.T, seed uint64, c *cluster, r *recorder, trou
 		}
 	}
 	t.Logf("%v, %d faults, %d leaders: %s", r.now().Round(time.Second), count(h, "leader", false), count(h, "leader", true), firstLine(v.Report(h)))
-	t.Log(waits(h))
+	gap, at := longestGap(h)
+	t.Logf("the longest time without an acknowledged write was %v, from %v", gap.Round(time.Millisecond), at.Round(time.Millisecond))
+	if len(s.lanes) == 1 && gap > maxGap {
+		t.Errorf("no write was acknowledged for %v: one fault at a time is no reason", gap)
+	}
 	for i := range h.Ops {
 		if o := &h.Ops[i]; !s.loses && strings.Contains(o.Error, historyLost) {
 			t.Errorf("a session is told of a loss in a database that loses nothing: op %s", o)
@@ -63,9 +67,8 @@ func firstLine(s string) string {
 	return line
 }
 
-// waits says how long there was no acknowledged write at all.
-func waits(h *check.History) string {
-	var last, longest, at time.Duration
+// longestGap is the longest time without any acknowledged write, and its begin.
+func longestGap(h *check.History) (longest, at time.Duration) {
 	var ends []time.Duration
 	for i := range h.Ops {
 		if o := &h.Ops[i]; o.Done() && o.Writes() {
@@ -73,14 +76,19 @@ func waits(h *check.History) string {
 		}
 	}
 	slices.Sort(ends)
+	last := time.Duration(0)
 	for _, end := range ends {
 		if end-last > longest {
 			longest, at = end-last, last
 		}
 		last = end
 	}
-	return fmt.Sprintf("the longest time without an acknowledged write was %v, from %v", longest.Round(time.Millisecond), at.Round(time.Millisecond))
+	return longest, at
 }
+
+// maxGap is for scenarios of one fault at a time, which leave a majority but for
+// moments: writes go on.
+const maxGap = 15 * time.Second
 
 // keep writes a run's folder.
 func (s scenario) keep(seed uint64, c *cluster, h *check.History, v *check.Verdict, trouble error) (string, error) {
