@@ -85,6 +85,7 @@ func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, 
 		return at, err
 	}
 	defer release()
+	defer func() { r.damaged(err) }()
 	shot, err := db.Snapshot(ctx)
 	if err != nil {
 		return at, err
@@ -93,9 +94,7 @@ func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, 
 	if at, err = readPosition(shot.Conn()); err != nil {
 		return at, err
 	}
-	err = f(ctx, shot)
-	r.damaged(err)
-	return at, err
+	return at, f(ctx, shot)
 }
 
 func (r *Replica) unavailable() error {
