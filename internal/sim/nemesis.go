@@ -423,7 +423,7 @@ func (n *nemesis) alter() func() {
 // once that one has everything.
 func (n *nemesis) replace() func() {
 	s := n.any()
-	if n.moved || s.id == 1 {
+	if n.moved || s.id == 1 || !n.spare() {
 		return nil
 	}
 	n.moved = true
@@ -442,6 +442,24 @@ func (n *nemesis) replace() func() {
 	n.kill(s, false)
 	n.tasks.Go(func() { n.remove(s) })
 	return nil
+}
+
+// spare says that the cluster can lose a node for good, as an operator would
+// ask before he lets go of one: three vote, all of them run, and all replicas
+// are counted.
+func (n *nemesis) spare() bool {
+	members := n.members()
+	for _, s := range members {
+		l := n.running(s)
+		if l == nil {
+			return false
+		}
+		db, err := l.node.Database(database)
+		if err != nil || len(l.node.Control().State().Voters()) < 3 || len(db.Counting.Replicas) < len(members) {
+			return false
+		}
+	}
+	return true
 }
 
 // remove takes a node out of the cluster, as soon as the cluster lets it.
