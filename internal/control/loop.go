@@ -166,11 +166,38 @@ func (l *loop) saveCommit() error {
 	return l.save(Batch{HardState: l.hard})
 }
 
+// save makes a batch durable. Without room on the disk it waits for some, as on
+// a disk that is slow: nothing of the batch is there, nothing that rests on it
+// was said to anyone, and the group does without this node meanwhile. Callers
+// have their own patience. After any other failure nobody knows what is on the
+// disk, and the loop ends.
 func (l *loop) save(b Batch) error {
-	if err := l.c.store.Save(b); err != nil {
-		return fmt.Errorf("write control.db: %w", err)
+	const least, most = 50 * time.Millisecond, 2 * time.Second
+	for wait := least; ; wait = min(2*wait, most) {
+		err := l.c.store.Save(b)
+		if err == nil {
+			if wait > least {
+				l.c.env.Log.Info("control.db has room again")
+			}
+			return nil
+		}
+		if base.KindOf(err) != base.KindDiskFull {
+			return fmt.Errorf("write control.db: %w", err)
+		}
+		if wait == least {
+			l.c.env.Log.Error("no room for control.db: this node takes no part in the control plane until there is; make room on the disk of the data folder", "err", err)
+		}
+		timer := l.c.env.Clock.NewTimer(wait)
+		select {
+		case <-timer.C():
+		case <-l.ctx.Done():
+			timer.Stop()
+			return errLoopEnds
+		case <-l.c.closing:
+			timer.Stop()
+			return errLoopEnds
+		}
 	}
-	return nil
 }
 
 // recoverSaved rebuilds the loop from the store.

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -431,6 +432,43 @@ func TestFailedWriteStopsTheControlPlane(t *testing.T) {
 		m.store.(*control.MemoryStore).FailWith(nil)
 		c.kill(m.id)
 		c.create(c.leader(), "without")
+	})
+}
+
+// A node without room for what it must remember says nothing that rests on it,
+// and goes on when there is room.
+func TestAFullDiskHeals(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.found(3)
+		m := c.leader()
+		m.store.(*control.MemoryStore).FailWith(base.Errorf(base.KindDiskFull, "no room"))
+		_, err := m.propose(2*time.Second, catalog.SetSetting{Setting: "a", Value: "b"})
+		if e := base.AsError(cmp.Or(err, errors.New("it was agreed on"))); e.Kind != base.KindTimeout || e.Outcome != base.Indeterminate {
+			t.Errorf("propose: %v (%s)", err, e.Outcome)
+		}
+		var other *member
+		c.eventually(time.Minute, func() error {
+			for _, o := range c.running() {
+				if other = o; o != m && o.IsLeader() {
+					return nil
+				}
+			}
+			return errors.New("nobody else leads")
+		})
+		c.create(other, "meanwhile")
+		m.store.(*control.MemoryStore).FailWith(nil)
+		c.sameCatalog()
+		if s := m.Status(); s.Role == control.RoleFailed {
+			t.Errorf("status: %+v", s)
+		}
+		// A node that is asked to stop does not wait for room.
+		m.store.(*control.MemoryStore).FailWith(base.Errorf(base.KindDiskFull, "no room"))
+		c.create(c.leader(), "again")
+		c.kill(m.id)
+		if m.err != nil {
+			t.Errorf("Run returned %v", m.err)
+		}
+		m.store.(*control.MemoryStore).FailWith(nil)
 	})
 }
 

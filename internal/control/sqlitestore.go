@@ -108,7 +108,8 @@ func (s *SQLiteStore) prepare() error {
 // Close closes the file.
 func (s *SQLiteStore) Close() error { return s.conn.Close() }
 
-// Save writes a batch in one transaction.
+// Save writes a batch in one transaction. With KindDiskFull nothing of it is
+// there, and it may be tried again.
 func (s *SQLiteStore) Save(b Batch) error {
 	if err := s.conn.BeginImmediate(); err != nil {
 		return err
@@ -116,7 +117,10 @@ func (s *SQLiteStore) Save(b Batch) error {
 	if err := s.write(b); err != nil {
 		return errors.Join(err, s.conn.Rollback())
 	}
-	return s.conn.Commit()
+	if err := s.conn.Commit(); err != nil {
+		return errors.Join(err, s.conn.Rollback())
+	}
+	return nil
 }
 
 func (s *SQLiteStore) write(b Batch) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"github.com/ncruces/go-sqlite3"
@@ -27,6 +28,10 @@ func mapError(err error, ctx context.Context) error {
 		return &base.Error{Kind: base.KindInternal, Message: err.Error(), Err: err}
 	}
 	e := &base.Error{Kind: base.KindInternal, Message: message(err, extended), Err: err}
+	if noRoom(err, extended) {
+		e.Kind = base.KindDiskFull
+		return e
+	}
 	switch code := extended.Code(); code {
 	case sqlite3.INTERRUPT:
 		return interrupted(err, ctx)
@@ -38,6 +43,16 @@ func mapError(err error, ctx context.Context) error {
 		mapCode(e, code, extended)
 	}
 	return e
+}
+
+// noRoom says that a call of the disk has failed for lack of room, whatever the
+// engine makes of it: it has words for writes only. A sync that failed is a
+// failed sync.
+func noRoom(err error, extended sqlite3.ExtendedErrorCode) bool {
+	if extended == sqlite3.IOERR_FSYNC || extended == sqlite3.IOERR_DIR_FSYNC {
+		return false
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // message is the engine's text without its code's name.
@@ -216,7 +231,7 @@ func shorten(s string, n int) string {
 // connection's owner stops instead of trying again.
 func IsFatal(err error) bool {
 	var extended sqlite3.ExtendedErrorCode
-	if !errors.As(err, &extended) || extended == sqlite3.CORRUPT_VTAB {
+	if !errors.As(err, &extended) || extended == sqlite3.CORRUPT_VTAB || noRoom(err, extended) {
 		return false
 	}
 	code := extended.Code()

@@ -121,7 +121,7 @@ func (w *writer) reopen() error {
 	}
 	conn, recorder, err := w.replica.openWriter(context.Background())
 	if err != nil {
-		return base.Errorf(base.KindInternal, "open the write connection again: %w", err)
+		return fmt.Errorf("open the write connection again: %w", err) // A full disk heals.
 	}
 	w.conn, w.recorder, w.schemas = conn, recorder, 0
 	w.batch = recorder.Mark()

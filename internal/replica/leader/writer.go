@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -361,7 +362,7 @@ func (w *writer) refuse(jobs []*writeJob, err error) error {
 // fatalOnly keeps the errors after which the replica can't go on; a full disk
 // or a busy file heals by itself.
 func fatalOnly(err error) error {
-	if errors.Is(err, changelog.ErrFailed) {
+	if _, ends := errors.AsType[*tailStaysError](err); ends || errors.Is(err, changelog.ErrFailed) {
 		return err
 	}
 	switch base.KindOf(err) {
@@ -509,9 +510,7 @@ func (w *writer) commit(end base.Seq) error {
 	if !w.mayWait(end) {
 		if err := w.commitSQLite(end); err != nil {
 			if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
-				// What stays in the log is executed when the replica opens it again.
-				return base.Errorf(base.KindInternal, "commit failed (%v), and so did taking its log entries back: %w", err, cut).
-					WithOutcome(base.Indeterminate).WithHint("read before writing again")
+				return &tailStaysError{commit: err, cut: cut}
 			}
 			return err
 		}
@@ -521,6 +520,22 @@ func (w *writer) commit(end base.Seq) error {
 	w.recorder.Rewind(w.batch)
 	w.replica.recent.noteAll(w.buffer)
 	return nil
+}
+
+// tailStaysError ends a leadership whose log has a batch that SQLite has refused
+// and that can't be taken back: what stays in the log is executed when the
+// replica opens it again. Its kind is that of the cause, such as a full disk.
+type tailStaysError struct{ commit, cut error }
+
+func (e *tailStaysError) Error() string {
+	return fmt.Sprintf("commit failed (%v), and so did taking its log entries back: %v", e.commit, e.cut)
+}
+
+func (e *tailStaysError) Unwrap() error {
+	told := *base.AsError(e.cut)
+	told.Message, told.Outcome = e.Error(), base.Indeterminate
+	told.Hint = strings.TrimPrefix(told.Hint+"; read before writing again", "; ")
+	return &told
 }
 
 // publish lets the followers, the flusher and the readers see the batch.

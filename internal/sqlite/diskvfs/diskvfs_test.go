@@ -132,6 +132,37 @@ func failSync(t *testing.T, failing string) {
 	}
 }
 
+// Whatever call it is that finds no room, the error says so and is not fatal.
+func TestEveryLackOfRoomIsAFullDisk(t *testing.T) {
+	d := crashfs.New()
+	db := open(t, mount(t, d))
+	defer db.Close()
+	write(t, db, "CREATE TABLE t(a)")
+	for _, op := range []crashfs.Op{crashfs.OpWrite, crashfs.OpOpen} {
+		d.Inject(func(c crashfs.Call) error {
+			if c.Op == op {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		w, err := db.OpenWriter(t.Context(), sqlite.RoleWriter)
+		if err == nil {
+			err = w.Exec("INSERT INTO t VALUES (1)")
+			if cerr := w.Close(); cerr != nil {
+				t.Error(cerr)
+			}
+		}
+		d.Inject(nil)
+		if base.KindOf(err) != base.KindDiskFull || sqlite.IsFatal(err) {
+			t.Errorf("%s: %v (%s)", op, err, base.KindOf(err))
+		}
+	}
+	write(t, db, "INSERT INTO t VALUES (2)")
+	if n := count(t, db); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
+
 // Readers see what a writer has committed, through the memory that they share.
 func TestConnectionsSeeEachOther(t *testing.T) {
 	db := open(t, mount(t, crashfs.New()))
