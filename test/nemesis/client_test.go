@@ -273,6 +273,7 @@ func (c *client) repeat(name string, a check.Act) base.Outcome {
 		}
 		var told string
 		if c.random.IntN(2) == 0 && c.conn.QueryRow(ctx, "show skein.outcome").Scan(&told) == nil && told == "applied" {
+			c.hangUp() // The name still waits for its write, and the next is another.
 			return base.Done
 		}
 		if err := c.act(ctx, c.conn, &a); err == nil || outcomeOf(err, true) == base.Done {

@@ -21,6 +21,7 @@ import (
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/env/crashfs"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/rowformat"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -203,6 +204,33 @@ func TestOrphanFileIsAsDescribed(t *testing.T) {
 	const want = "epoch INTEGER 1 1, seq INTEGER 1 2, written_ns INTEGER 1 0, table_name TEXT 1 0, operation TEXT 1 0, columns TEXT 1 0, key TEXT 0 0, old TEXT 0 0, new TEXT 0 0, rowid_name TEXT 0 0, acknowledged INTEGER 0 0"
 	if got := string(st.Column(0).Bytes); got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// An undoing that is cut short may not know the columns' names; the one that
+// begins again fills them in, and leaves all else as it was.
+func TestOrphansGetTheirNames(t *testing.T) {
+	e := env.Real(slog.New(slog.DiscardHandler))
+	r := &Replica{env: e, options: Options{Dir: t.TempDir()}, log: e.Log}
+	conn, err := r.openOrphans(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var b rowformat.Buffer
+	b.BeginInsert(b.Register(rowformat.Table{Name: "t", Columns: 1}), 7)
+	b.Value(base.IntValue(1))
+	b.End()
+	orphan := &entry.Entry{Kind: entry.Row, Epoch: 3, First: 9, Count: 1, Body: b.Body(rowformat.Mark{})}
+	for _, names := range []tableNames{{}, {rowid: "id", columns: []string{"a"}}, {}, {columns: []string{"b"}}} {
+		k := orphanKeeper{conn: conn, columns: func(string) tableNames { return names }}
+		if err := k.keep(orphan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := r.Orphans(t.Context(), 10)
+	if err != nil || len(list) != 1 || !slices.Equal(list[0].Columns, []string{"a"}) || list[0].RowIDName != "id" {
+		t.Errorf("kept %+v, %v", list, err)
 	}
 }
 

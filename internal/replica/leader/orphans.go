@@ -152,7 +152,10 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 	if e.Kind != entry.Row {
 		return nil
 	}
-	st, err := k.conn.PrepareOwn("INSERT OR IGNORE INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")
+	// One that is kept already stays as it is, but for names that were not known:
+	// an undoing that is cut short begins again.
+	st, err := k.conn.PrepareOwn(`INSERT INTO orphan VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(epoch, seq)
+		DO UPDATE SET columns = excluded.columns, rowid_name = excluded.rowid_name WHERE columns IN ('null', '[]') AND coalesce(rowid_name, '') = ''`)
 	if err != nil {
 		return err
 	}
