@@ -24,8 +24,8 @@ import (
 
 const (
 	failoverWriters = 8
-	beforeEvent     = 300 * time.Millisecond // writers run before something happens to the leader
-	afterGap        = 800 * time.Millisecond // and after writes go on
+	beforeEvent     = 200 * time.Millisecond // writers run before something happens to the leader
+	afterGap        = 600 * time.Millisecond // and after writes go on
 	settling        = 100 * time.Millisecond // in which a gap still belongs to what has happened
 	longestWait     = 30 * time.Second       // for writes to go on at all
 )
