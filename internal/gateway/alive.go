@@ -82,7 +82,7 @@ func (g *Gateway) whileAlive(ctx context.Context, db Database) (_ context.Contex
 			case replaced && !handed:
 				_ = g.env.Clock.Sleep(ctx, lostWait) // Its end ends ctx's own.
 				cancel(errLeaderSilent)
-			case replaced && !g.answers(ctx, db, aliveWait), !replaced && !g.answers(ctx, db, probeWait):
+			case replaced && !g.answers(ctx, db, aliveWait), !replaced && !g.shows(ctx, db):
 				cancel(errLeaderSilent)
 			case replaced:
 				_ = g.env.Clock.Sleep(ctx, aliveWait) // The loop's condition sees its end.
@@ -93,6 +93,25 @@ func (g *Gateway) whileAlive(ctx context.Context, db Database) (_ context.Contex
 		cancel(nil)
 		<-done
 	}
+}
+
+// shows says whether a leader gives a sign of life within probeWait, or is
+// replaced before that.
+func (g *Gateway) shows(ctx context.Context, db Database) bool {
+	asking, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for asking.Err() == nil {
+			if _, replaced := g.replaced(asking, db); replaced {
+				cancel()
+			}
+		}
+	}()
+	alive := g.answers(asking, db, probeWait)
+	cancel()
+	<-watched
+	return alive
 }
 
 // replaced waits until db has another epoch, for probeEvery at most. handed says
