@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/config"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/httpapi"
@@ -588,4 +589,34 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%v: %s, want %s", s, got, want)
 		}
 	}
+}
+
+// TestCDCTail prints events, keeps the offset of the last one, and says when a
+// stream can't go on.
+func TestCDCTail(t *testing.T) {
+	w := newWorld(t)
+	at := func(seq base.Seq) changefeed.Offset {
+		return changefeed.Offset{Database: 1, Position: base.Position{Epoch: 3, Seq: seq}, Entry: seq + 1}
+	}
+	row := changefeed.Row{{Name: "a", Value: base.RealValue(2)}}
+	w.node.Events = []changefeed.Event{
+		{Op: changefeed.Create, Table: "t", Key: row, After: row, Position: at(1).Position, Offset: at(1)},
+		{Op: changefeed.Schema, SQL: "drop table t;", Position: at(2).Position, Offset: at(2)},
+		{Op: changefeed.Heartbeat, Position: at(9).Position, Offset: at(9)},
+	}
+	w.node.Fail["Changes"] = base.Errorf(base.KindHistoryLost, "undone").WithHint("begin anew")
+	file := filepath.Join(t.TempDir(), "offset")
+	got := w.run(1, "", "cdc", "tail", "main", "--offset-file", file)
+	if want := "3/1  c t  {\"a\":2.0}  after {\"a\":2.0}\n3/2  drop table t;\n"; got != want || !strings.Contains(w.err.String(), "begin anew") {
+		t.Errorf("got %q, %s", got, &w.err)
+	}
+	if kept, err := os.ReadFile(file); err != nil || string(kept) != at(9).String()+"\n" {
+		t.Errorf("kept %q, %v", kept, err)
+	}
+	w.node.Events = w.node.Events[:1]
+	w.run(0, "", "cdc", "tail", "main", "--offset-file", file, "--limit", "1", "--json", "--table", "t")
+	if call := w.node.Calls[len(w.node.Calls)-1]; !strings.Contains(call, at(9).String()) || !strings.Contains(call, "[t]") {
+		t.Errorf("asked %s", call)
+	}
+	w.run(2, "", "cdc", "tail")
 }
