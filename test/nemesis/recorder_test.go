@@ -20,7 +20,6 @@ type recorder struct {
 
 	mu      sync.Mutex // guards what follows
 	history check.History
-	leader  string // that the last event told
 }
 
 func newRecorder() *recorder { return &recorder{began: time.Now()} }
