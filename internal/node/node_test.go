@@ -165,8 +165,9 @@ func TestAllMoveAtOnce(t *testing.T) {
 		}
 		c.nodes[i] = nil
 	}
-	// An address for the first, so that the others can be told before it starts.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address for the first, so that the others can be told before it starts;
+	// on a host of its own, so that no other test takes the port meanwhile.
+	l, err := net.Listen("tcp", "127.68.2.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

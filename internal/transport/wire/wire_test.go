@@ -86,9 +86,12 @@ func newCluster(t testing.TB, n int, secure bool, setup func(int, transport.Tran
 	return c
 }
 
-// freeAddress picks a port that is free just now.
+// freeAddress picks a port that is free, and stays so: the host is of this
+// process alone, and other tests that run meanwhile use others.
 func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pid := os.Getpid()
+	host := net.IPv4(127, byte(1+pid>>14&63), byte(pid>>7&127), byte(1+pid&127))
+	l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
