@@ -35,24 +35,6 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 	return held(res), nil
 }
 
-// heldRows is a result that is in memory.
-type heldRows struct {
-	res *replica.WriteResult
-	at  int
-}
-
-func held(res *replica.WriteResult) session.Rows { return &heldRows{res: res} }
-
-func (h *heldRows) Columns() []session.Column { return h.res.Columns }
-func (h *heldRows) Row() []base.Value         { return h.res.Rows[h.at-1] }
-func (h *heldRows) Err() error                { return nil }
-func (h *heldRows) Result() session.Result    { return h.res.Result }
-func (h *heldRows) Close() error              { return nil }
-
-func (h *heldRows) Next() bool {
-	if h.at >= len(h.res.Rows) {
-		return false
-	}
-	h.at++
-	return true
+func held(res *replica.WriteResult) session.Rows {
+	return session.HeldRows(res.Columns, res.Rows, res.Result)
 }

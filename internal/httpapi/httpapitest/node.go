@@ -306,6 +306,11 @@ func (n *Node) Switchover(_ context.Context, database string, target base.NodeID
 	if err := n.call("Switchover", database, target); err != nil {
 		return 0, err
 	}
+	return n.moveTo(database, target)
+}
+
+// moveTo makes a node the leader of a database; the caller holds mu.
+func (n *Node) moveTo(database string, target base.NodeID) (base.NodeID, error) {
 	i, err := n.find(database)
 	if err != nil {
 		return 0, err
@@ -325,16 +330,7 @@ func (n *Node) Failover(_ context.Context, database string, target base.NodeID, 
 	if err := n.call("Failover", database, target, acceptLoss); err != nil {
 		return 0, err
 	}
-	i, err := n.find(database)
-	if err != nil {
-		return 0, err
-	}
-	if target == 0 {
-		target = N3
-	}
-	n.Databases[i].Leader = target.String()
-	n.Databases[i].Epoch++
-	return target, nil
+	return n.moveTo(database, target)
 }
 
 // Snapshot implements httpapi.Node with File.
