@@ -83,7 +83,10 @@ func Example_cluster() {
 	}
 
 	// Any node takes writes.
-	second := nodes[1].Database("main")
+	second, err := nodes[1].EnsureDatabase(ctx, "main", skein.DefaultPolicy())
+	if err != nil {
+		log.Fatal(err)
+	}
 	if _, err := second.Exec(ctx, "CREATE TABLE t(x)"); err != nil {
 		log.Fatal(err)
 	}
@@ -91,7 +94,10 @@ func Example_cluster() {
 		log.Fatal(err)
 	}
 	// With the token another node shows what was written here.
-	third := nodes[2].Database("main")
+	third, err := nodes[2].EnsureDatabase(ctx, "main", skein.DefaultPolicy())
+	if err != nil {
+		log.Fatal(err)
+	}
 	if err := third.SetToken(second.Token()); err != nil {
 		log.Fatal(err)
 	}

@@ -239,6 +239,9 @@ func (n *Node) EnsureDatabase(ctx context.Context, name string, p Policy) (*DB, 
 			return nil, err
 		}
 	}
+	if err := n.node.AwaitKnown(ctx, name); err != nil { // Another node may have made it a moment ago.
+		return nil, err
+	}
 	return n.Database(name), nil
 }
 

@@ -69,10 +69,29 @@ func tooLate(name string) *base.Error {
 	}
 }
 
+// AwaitKnown waits until this node has heard of a database: what was agreed on
+// may have been answered by another node, and reach this one a moment later.
+func (n *Node) AwaitKnown(ctx context.Context, name string) error {
+	for {
+		changed := n.control.Changed()
+		if _, err := n.Database(name); err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // awaitServing waits until a database answers its leader's reads.
 func (n *Node) awaitServing(ctx context.Context, name string) error {
 	ctx, cancel := n.env.Clock.WithTimeout(ctx, readyWait, tooLate(name))
 	defer cancel()
+	if err := n.AwaitKnown(ctx, name); err != nil {
+		return err
+	}
 	s, err := n.gateway.Open(ctx, session.Options{Trusted: true, Database: name, FrontEnd: "node"})
 	if err != nil {
 		return err
