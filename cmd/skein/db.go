@@ -25,7 +25,7 @@ func (a *app) dbCommand() *cobra.Command {
 type policyFlags struct {
 	replicas                 int
 	durability, retention    string
-	failover                 string
+	failover, logFormat      string
 	maxLag                   time.Duration
 	degrade, txIdle, txTotal time.Duration
 	allowLoss                bool
@@ -40,6 +40,7 @@ func (p *policyFlags) add(c *cobra.Command) {
 	f.StringVar(&p.failover, "failover", "automatic", "who decides that another node leads when the leader is lost:\nautomatic, or manual (skein failover)")
 	f.BoolVar(&p.allowLoss, "allow-loss", false, "fail over even when acknowledged writes may be lost")
 	f.DurationVar(&p.maxLag, "max-lag", 0, "with --allow-loss: not when the best follower was behind for longer; 0: any lag")
+	f.StringVar(&p.logFormat, "log-format", base.FormatRow, "how transactions are logged and sent to followers: "+strings.Join(base.LogFormats, ", "))
 	f.StringVar(&p.retention, "retention", "256MiB", "how much log is kept for followers that are away")
 	f.DurationVar(&p.txIdle, "tx-idle-timeout", base.DefaultTxIdleTimeout, "end a write transaction that does nothing for so long")
 	f.DurationVar(&p.txTotal, "tx-total-timeout", base.DefaultTxTotalTimeout, "end a write transaction after so long")
@@ -56,6 +57,9 @@ func (p *policyFlags) patch(c *cobra.Command) (httpapi.PolicyPatch, error) {
 	}
 	if given("failover") {
 		patch.Failover = &p.failover
+	}
+	if given("log-format") {
+		patch.LogFormat = &p.logFormat
 	}
 	if given("allow-loss") {
 		patch.AllowLoss = &p.allowLoss

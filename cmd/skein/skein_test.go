@@ -201,8 +201,8 @@ func TestDatabaseCommands(t *testing.T) {
 		args []string
 	}{
 		{"Database shop is made.\n", []string{"db", "create", "shop", "--durability", "one received", "--retention", "64MiB", "--degrade-after", "5s"}},
-		{"DATABASE  LEADER  EPOCH  NODES     POLICY\nmain      n2      3      n1 n2 n3  on every node, durability quorum\nshop      n1      1      n1        on every node, durability one received, degrades after 5s\n", []string{"db", "list"}},
-		{"Database shop: 2 replicas, durability one received, degrades after 5s, failover may lose writes.\n", []string{"db", "alter", "shop", "--replicas", "2", "--allow-loss"}},
+		{"DATABASE  LEADER  EPOCH  NODES     POLICY\nmain      n2      3      n1 n2 n3  on every node, durability quorum, log format row\nshop      n1      1      n1        on every node, durability one received, log format row, degrades after 5s\n", []string{"db", "list"}},
+		{"Database shop: 2 replicas, durability one received, log format row, degrades after 5s, failover may lose writes.\n", []string{"db", "alter", "shop", "--replicas", "2", "--allow-loss"}},
 		{"{\n  \"done\": true\n}\n", []string{"db", "drop", "shop", "--yes", "--json"}},
 		{"n1 leads main now.\n", []string{"switchover", "main", "--to", "n1"}},
 		{"n3 leads main now.\n", []string{"switchover", "main"}},

@@ -206,7 +206,7 @@ func policyText(p httpapi.Policy) string {
 	if p.Replicas > 0 {
 		where = fmt.Sprintf("%d replicas", p.Replicas)
 	}
-	text := where + ", durability " + p.Durability.String()
+	text := where + ", durability " + p.Durability.String() + ", log format " + p.LogFormat
 	if p.DegradeAfter > 0 {
 		text += ", degrades after " + p.DegradeAfter.String()
 	}

@@ -2,6 +2,7 @@ package base
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -98,7 +99,8 @@ type Policy struct {
 	// Failover says who decides that another leads when the leader is lost. The
 	// empty mode is automatic.
 	Failover FailoverMode `json:"failover,omitempty"`
-	// LogFormat is "row"; others are refused until they exist.
+	// LogFormat is how transactions are written to the log and sent to
+	// followers: one of LogFormats. It may be changed at any time.
 	LogFormat string `json:"log_format"`
 	// RetentionBytes of log are kept for followers that are away; a follower
 	// further behind gets a snapshot. 0 means DefaultRetentionBytes.
@@ -118,6 +120,29 @@ const (
 	FailoverManual    FailoverMode = "manual"    // an operator: skein failover
 )
 
+// The log formats of a single-leader database.
+const (
+	FormatRow       = "row"       // the values of changed rows, before and after
+	FormatStatement = "statement" // SQL with its parameters, executed again
+	FormatWAL       = "wal"       // database pages
+	FormatTrigger   = "trigger"   // what triggers have written down
+)
+
+// LogFormats are those that can be chosen in this version.
+var LogFormats = []string{FormatRow}
+
+func checkLogFormat(name string) error {
+	if slices.Contains(LogFormats, name) {
+		return nil
+	}
+	have := strings.Join(LogFormats, ", ")
+	switch name {
+	case FormatStatement, FormatWAL, FormatTrigger:
+		return Errorf(KindUnsupported, "log format %q is not available in this version", name).WithHint("there is: %s", have)
+	}
+	return Errorf(KindInvalid, "log format %q: want one of %s", name, have)
+}
+
 // Defaults of Policy.
 const (
 	DefaultRetentionBytes = 256 << 20
@@ -128,7 +153,7 @@ const (
 // DefaultPolicy is single-leader, on every node, quorum flushed, row format.
 func DefaultPolicy() Policy {
 	return Policy{
-		Model: "leader", Durability: Durability{Level: Quorum, When: Flushed}, LogFormat: "row",
+		Model: "leader", Durability: Durability{Level: Quorum, When: Flushed}, LogFormat: FormatRow,
 		RetentionBytes: DefaultRetentionBytes, TxIdleTimeout: DefaultTxIdleTimeout, TxTotalTimeout: DefaultTxTotalTimeout,
 	}
 }
@@ -138,8 +163,8 @@ func (p Policy) Validate() error {
 	if p.Model != "leader" {
 		return Errorf(KindUnsupported, "model %q: only \"leader\" exists in this version", p.Model)
 	}
-	if p.LogFormat != "row" {
-		return Errorf(KindUnsupported, "log format %q: only \"row\" exists in this version", p.LogFormat)
+	if err := checkLogFormat(p.LogFormat); err != nil {
+		return err
 	}
 	if _, err := ParseDurability(fmt.Sprintf("%s %s", p.Durability.Level, p.Durability.When)); err != nil {
 		return err

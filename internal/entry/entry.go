@@ -45,9 +45,10 @@ type Kind uint8
 const (
 	Row        Kind = 1 // packed row changes
 	EpochStart Kind = 2 // first entry of an epoch; count 1, no body
-	Statement  Kind = 3 // reserved: SQL with its parameters
-	WAL        Kind = 4 // reserved: database pages
-	Trigger    Kind = 5 // reserved: rows of a changes table
+	Statement  Kind = 3 // SQL with its parameters
+	WAL        Kind = 4 // database pages
+	Trigger    Kind = 5 // rows of a changes table
+	Format     Kind = 6 // from here on the leader writes in another format; count 1, a FormatChange
 )
 
 // String returns the kind's name.
@@ -63,6 +64,8 @@ func (k Kind) String() string {
 		return "wal"
 	case Trigger:
 		return "trigger"
+	case Format:
+		return "format"
 	}
 	return fmt.Sprintf("kind-%d", uint8(k))
 }
@@ -120,6 +123,8 @@ func (e *Entry) invalid() string {
 		return "kind is zero"
 	case e.Kind == EpochStart && (e.Count != 1 || len(e.Body) != 0 || e.HasOperation):
 		return "an epoch start has count 1, no operation and no body"
+	case e.Kind == Format && (e.Count != 1 || e.HasOperation):
+		return "a change of the format has count 1 and no operation"
 	}
 	return ""
 }

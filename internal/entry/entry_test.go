@@ -26,6 +26,10 @@ func golden() []entry.Entry {
 			Epoch: 300, First: 1 << 40, Count: 1 << 20, Time: -1, Kind: entry.Row, HasOperation: true,
 			Operation: entry.OperationID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, Body: []byte{0, 0xff},
 		},
+		{
+			Epoch: 2, First: 12, Count: 1, Time: 1_700_000_000_000_000_002, Kind: entry.Format,
+			Body: entry.AppendFormatChange(nil, entry.FormatChange{Name: "statement", Details: []byte{7}}),
+		},
 		{Epoch: math.MaxUint64, First: math.MaxUint64 - math.MaxUint32, Count: math.MaxUint32, Time: math.MinInt64, Kind: 255},
 	}
 }
@@ -68,7 +72,7 @@ func draw(t *rapid.T) entry.Entry {
 		Epoch: base.Epoch(rapid.Uint64Min(1).Draw(t, "epoch")),
 		First: base.Seq(rapid.Uint64Range(1, math.MaxUint64-math.MaxUint32).Draw(t, "first")),
 		Count: rapid.Uint32Min(1).Draw(t, "count"), Time: rapid.Int64().Draw(t, "time"),
-		Kind: entry.Kind(rapid.ByteMin(3).Draw(t, "kind")), HasOperation: rapid.Bool().Draw(t, "has operation"),
+		Kind: entry.Kind(rapid.ByteMin(7).Draw(t, "kind")), HasOperation: rapid.Bool().Draw(t, "has operation"),
 		Body: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "body"),
 	}
 	if e.HasOperation {

@@ -19,16 +19,32 @@ const (
 	applyMaxEntries = 2048      // in one SQLite transaction of a follower
 )
 
-// applier brings SQLite forward from the log. It owns its connection.
+// applier brings SQLite forward from the log. It owns the connections that it
+// does so through, of which one has a transaction open at a time.
 type applier struct {
 	replica *Replica
-	conn    *sqlite.Conn
+	ctx     context.Context // bounds the life of what it opens later
+	conn    *sqlite.Conn    // of rows
 	rows    *row.Applier
+	kinds   map[entry.Kind]kindApplier // those that were needed so far
 	named   named
+	aside   aside
 	buffer  []byte
 	at      base.Position // of the last entry applied
-	pending int           // entries applied in the open transaction; 0: none is open
+	open    *sqlite.Conn  // has the transaction; nil: none is open
+	pending int           // entries applied in it
 	since   time.Time     // the first of them
+}
+
+// kindApplier executes the entries of one kind.
+type kindApplier interface {
+	// connection is the one whose transaction apply works in. The applier begins
+	// and commits it, together with the position.
+	connection() *sqlite.Conn
+	// apply executes an entry. An error that wraps row.ErrDiverged says that this
+	// copy is another than the leader's.
+	apply(e *entry.Entry) error
+	close() error
 }
 
 func (r *Replica) newApplier(ctx context.Context) (*applier, error) {
@@ -40,7 +56,7 @@ func (r *Replica) newApplier(ctx context.Context) (*applier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open apply connection: %w", err)
 	}
-	a := &applier{replica: r, conn: conn, rows: row.NewApplier(conn)}
+	a := &applier{replica: r, ctx: ctx, conn: conn, rows: row.NewApplier(conn), kinds: make(map[entry.Kind]kindApplier)}
 	a.at.Seq = r.executed.get()
 	if planted.Is(planted.ApplyTwice) && a.at.Seq > 20 {
 		a.at.Seq -= 2
@@ -49,9 +65,75 @@ func (r *Replica) newApplier(ctx context.Context) (*applier, error) {
 }
 
 // close undoes what is not committed.
-func (a *applier) close() error {
+func (a *applier) close() (err error) {
 	a.replica.applied.Store(uint64(a.replica.executed.get()))
-	return a.conn.Close()
+	for _, k := range a.kinds {
+		err = errors.Join(err, k.close())
+	}
+	return errors.Join(err, a.conn.Close())
+}
+
+// kind returns what applies entries of a kind.
+func (a *applier) kind(e *entry.Entry) (kindApplier, error) {
+	if k := a.kinds[e.Kind]; k != nil {
+		return k, nil
+	}
+	k, err := a.newKind(e)
+	if err == nil {
+		a.kinds[e.Kind] = k
+	}
+	return k, err
+}
+
+func (a *applier) newKind(e *entry.Entry) (kindApplier, error) {
+	switch e.Kind {
+	case entry.Row:
+		return rowApplier{a}, nil
+	case entry.EpochStart, entry.Format:
+		return marker{a}, nil
+	}
+	return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't apply", e.Position(), e.Kind).
+		WithHint("upgrade this node")
+}
+
+// marker passes entries that change nothing in SQLite.
+type marker struct{ applier *applier }
+
+func (m marker) connection() *sqlite.Conn {
+	if m.applier.open != nil {
+		return m.applier.open
+	}
+	return m.applier.conn
+}
+
+func (m marker) apply(e *entry.Entry) error {
+	if e.Kind == entry.Format {
+		return applyFormat(e)
+	}
+	return nil
+}
+
+func (m marker) close() error { return nil }
+
+// rowApplier applies row changes.
+type rowApplier struct{ applier *applier }
+
+func (r rowApplier) connection() *sqlite.Conn { return r.applier.conn }
+
+func (r rowApplier) apply(e *entry.Entry) error { return r.applier.applyRows(e, e.Body) }
+
+func (r rowApplier) close() error { return nil }
+
+// applyRows makes the changes of a row body, which are those of an entry.
+func (a *applier) applyRows(e *entry.Entry, body []byte) error {
+	schemas := a.rows.SchemasApplied()
+	if err := a.rows.Apply(body); err != nil {
+		return err
+	}
+	if a.rows.SchemasApplied() != schemas {
+		return noteSchema(a.conn, e.Last(), a.replica.changes.Start())
+	}
+	return nil
 }
 
 // applyAll applies the whole log: before this replica leads, all of it counts.
@@ -91,84 +173,105 @@ func (a *applier) step(limit base.Seq) error {
 		return errors.Join(fmt.Errorf("read log from %d: %w", from, err), a.rollback())
 	}
 	a.buffer = frames[:0]
-	if a.pending == 0 {
-		if err := a.conn.BeginImmediate(); err != nil {
-			return fmt.Errorf("begin apply: %w", err)
-		}
-		a.since = a.replica.env.Clock.Now()
-	}
-	at, err := a.apply(frames, limit)
-	if err == nil && at.Seq < from {
+	err = a.apply(frames, limit)
+	if err == nil && a.at.Seq < from {
 		err = base.Errorf(base.KindInternal, "no entry ends at or before %d", limit)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("apply from %d: %w", from, err), a.rollback())
 	}
-	a.pending += int(at.Seq - a.at.Seq)
-	a.at = at
-	a.replica.applied.Store(uint64(at.Seq))
+	a.replica.applied.Store(uint64(a.at.Seq))
+	return nil
+}
+
+// turnTo makes a connection the one with the open transaction: what another has
+// pending is committed first.
+func (a *applier) turnTo(conn *sqlite.Conn) error {
+	if a.open == conn {
+		return nil
+	}
+	if err := a.commit(); err != nil {
+		return err
+	}
+	if err := conn.BeginImmediate(); err != nil {
+		return fmt.Errorf("begin apply: %w", err)
+	}
+	a.open, a.since = conn, a.replica.env.Clock.Now()
 	return nil
 }
 
 // commit lets readers see what was applied.
 func (a *applier) commit() error {
 	if a.pending == 0 {
-		return nil
+		return a.endIdle()
 	}
-	err := setPosition(a.conn, a.at)
+	err := setPosition(a.open, a.at)
 	if err == nil {
-		err = a.conn.Commit()
+		err = a.open.Commit()
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("commit what was applied up to %v: %w", a.at, err), a.rollback())
 	}
-	a.pending = 0
+	a.open, a.pending = nil, 0
 	a.replica.executed.raise(a.at.Seq)
 	return nil
 }
 
-func (a *applier) rollback() (err error) {
-	if a.conn.InTransaction() {
-		err = a.conn.Rollback()
+// endIdle ends a transaction that nothing was applied in.
+func (a *applier) endIdle() error {
+	if a.open == nil {
+		return nil
 	}
-	a.pending, a.at = 0, base.Position{Seq: a.replica.executed.get()}
+	conn := a.open
+	a.open = nil
+	return conn.Rollback()
+}
+
+func (a *applier) rollback() (err error) {
+	if a.open != nil && a.open.InTransaction() {
+		err = a.open.Rollback()
+	}
+	a.open, a.pending, a.at = nil, 0, base.Position{Seq: a.replica.executed.get()}
+	a.aside.forget()
 	a.replica.applied.Store(uint64(a.at.Seq))
 	return err
 }
 
+// schemaChanging says that what is pending changes the schema.
+func (a *applier) schemaChanging() bool { return a.open != nil && a.open.SchemaChanging() }
+
 // apply applies whole entries that end at or before limit.
-func (a *applier) apply(frames []byte, limit base.Seq) (at base.Position, err error) {
+func (a *applier) apply(frames []byte, limit base.Seq) error {
 	for n := 0; len(frames) > 0 && n < applyMaxEntries; n++ {
 		e, size, err := entry.Decode(frames)
 		if err != nil {
-			return at, err
+			return err
 		}
 		if e.Last() > limit {
-			return at, nil
+			return nil
 		}
-		switch e.Kind {
-		case entry.Row:
-			if planted.Is(planted.SkipEntry) && e.First%101 == 0 {
-				break
-			}
-			schemas := a.rows.SchemasApplied()
-			if err := a.rows.Apply(e.Body); err != nil {
-				return at, fmt.Errorf("entry %v: %w", e.Position(), err)
-			}
-			if a.rows.SchemasApplied() != schemas {
-				if err := noteSchema(a.conn, e.Last(), a.replica.changes.Start()); err != nil {
-					return at, err
-				}
-			}
-			if err := a.named.note(a.conn, &e); err != nil {
-				return at, err
-			}
-		case entry.EpochStart:
-		default:
-			return at, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't apply", e.Position(), e.Kind).
-				WithHint("upgrade this node")
+		if err := a.entry(&e); err != nil {
+			return fmt.Errorf("entry %v: %w", e.Position(), err)
 		}
-		at, frames = e.Position(), frames[size:]
+		a.pending += int(e.Count)
+		a.at, frames = e.Position(), frames[size:]
 	}
-	return at, nil
+	return nil
+}
+
+func (a *applier) entry(e *entry.Entry) error {
+	k, err := a.kind(e)
+	if err != nil {
+		return err
+	}
+	if err := a.turnTo(k.connection()); err != nil {
+		return err
+	}
+	if planted.Is(planted.SkipEntry) && e.Kind != entry.EpochStart && e.First%101 == 0 {
+		return nil
+	}
+	if err := k.apply(e); err != nil {
+		return err
+	}
+	return a.named.note(a.open, e)
 }

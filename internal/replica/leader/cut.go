@@ -117,6 +117,9 @@ func (a *applier) undo(to, executed base.Seq) error {
 		err = runOwn(a.conn, undoOperationsSQL, base.IntValue(int64(to)))
 	}
 	if err == nil {
+		err = runOwn(a.conn, undoRowsSQL, base.IntValue(int64(to)))
+	}
+	if err == nil {
 		err = setPosition(a.conn, base.Position{Epoch: a.replica.changes.EpochAt(to), Seq: to})
 	}
 	if err == nil {
@@ -130,10 +133,17 @@ func (a *applier) undo(to, executed base.Seq) error {
 
 func (a *applier) undoEntries(tail []entry.Entry, executed base.Seq) error {
 	for _, e := range slices.Backward(tail) {
-		if e.Kind != entry.Row || e.Last() > executed {
+		if e.Kind == entry.EpochStart || e.Kind == entry.Format || e.Last() > executed {
 			continue
 		}
-		if err := a.rows.Undo(e.Body); err != nil {
+		body, found, err := rowsOf(a.conn, &e)
+		if err == nil && !found {
+			err = fmt.Errorf("%w: its rows are not kept", row.ErrNotInvertible)
+		}
+		if err == nil {
+			err = a.rows.Undo(body)
+		}
+		if err != nil {
 			return fmt.Errorf("entry %v: %w", e.Position(), err)
 		}
 	}

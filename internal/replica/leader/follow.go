@@ -402,7 +402,7 @@ func (f *following) applyAll(ctx context.Context, a *applier) error {
 func (f *following) mayWait(a *applier) bool {
 	r := f.replica
 	return a.pending < pendingEntries && r.env.Clock.Now().Sub(a.since) < pendingTime &&
-		!a.conn.SchemaChanging() && !f.countsApplied() && !r.readLately() && !r.executed.awaited()
+		!a.schemaChanging() && !f.countsApplied() && !r.readLately() && !r.executed.awaited()
 }
 
 // restBetween lets some batches come together, which are applied at less cost

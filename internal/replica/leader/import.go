@@ -81,7 +81,7 @@ func checkContents(ctx context.Context, db *sqlite.Database) error {
 	}
 	if own > 0 {
 		// It was a replica once: its contents are welcome, its position is not, nor what was done to it.
-		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position; DROP TABLE IF EXISTS _skein_operation; DROP TABLE IF EXISTS _skein_schema"); err != nil {
+		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position; DROP TABLE IF EXISTS _skein_operation; DROP TABLE IF EXISTS _skein_schema; DROP TABLE IF EXISTS _skein_rows"); err != nil {
 			return err
 		}
 	}
@@ -165,12 +165,7 @@ func (w *writer) swap(ctx context.Context, path string, at base.Position) error 
 	if err := r.openFile(ctx); err != nil {
 		return err
 	}
-	conn, recorder, err := r.openWriter(ctx)
-	if err != nil {
-		return err
-	}
-	w.conn, w.recorder, w.schemas = conn, recorder, 0
-	return nil
+	return w.openConn(ctx)
 }
 
 // fail ends the leadership because of an error.

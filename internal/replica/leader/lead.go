@@ -86,7 +86,7 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	if err := r.applyAll(ctx); err != nil {
 		return nil, err
 	}
-	conn, recorder, err := r.openWriter(ctx)
+	conn, recorder, err := r.openWriter(ctx, base.FormatRow) // In which every epoch begins.
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	l := &leading{
 		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}), ticking: make(chan struct{}, 1),
 		writer: &writer{
-			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, acks: book,
+			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, format: base.FormatRow, acks: book,
 			inbox: make(chan job, inboxSize), end: first - 1,
 		},
 	}
@@ -113,8 +113,12 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	l.writer.pending.refused = true // The first batch says that the replica is open.
 	l.mu.senders = make(map[base.NodeID]*sender)
 	book.safeRose, book.leaseWanted, l.writer.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
-	if err := l.writer.beginEpoch(first); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	err = l.writer.beginEpoch(first)
+	if err == nil {
+		err = l.writer.adoptFormat()
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.writer.conn.Close())
 	}
 	if a.Epoch > 1 && !a.Handed {
 		by := int64(skipIDs)
@@ -122,7 +126,7 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 			by = skipIDsLossy
 		}
 		if err := l.writer.skipIDs(by); err != nil {
-			return nil, errors.Join(err, conn.Close())
+			return nil, errors.Join(err, l.writer.conn.Close())
 		}
 	}
 	return l, nil

@@ -48,7 +48,7 @@ func (k *keeper) step(ctx context.Context) error {
 	}
 	k.measure()
 	size := k.tidy()
-	excess := k.replica.changes.Bytes() - k.retention()
+	excess := k.replica.changes.Bytes() - k.replica.retention()
 	if size < k.replica.options.CheckpointBytes && excess < trimSlackBytes {
 		return nil
 	}
@@ -109,8 +109,8 @@ func (r *Replica) endOldReads() {
 	r.handle.expel(cause, func(t *readTx) bool { return now.Sub(t.opened) > oldRead })
 }
 
-func (k *keeper) retention() int64 {
-	if b := k.replica.assignment().Policy.RetentionBytes; b > 0 {
+func (r *Replica) retention() int64 {
+	if b := r.assignment().Policy.RetentionBytes; b > 0 {
 		return b
 	}
 	return base.DefaultRetentionBytes
@@ -182,7 +182,7 @@ func (k *keeper) copyWAL(ctx context.Context) (frames, rest int, err error) {
 // is not safe yet stays: it may have to be undone, and told.
 func (k *keeper) trim() error {
 	r := k.replica
-	limit := k.retention()
+	limit := k.replica.retention()
 	advice := changelog.Retain(r.changes.Segments(), limit, limit/2, min(k.durable, r.safe.get()), r.holders())
 	if advice.Before <= r.changes.Start() {
 		return nil

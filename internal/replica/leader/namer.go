@@ -61,7 +61,7 @@ type change struct {
 // read shows each the changes of an entry.
 func (n *namer) read(ctx context.Context, e *entry.Entry, each func(c change) error) error {
 	switch e.Kind {
-	case entry.EpochStart:
+	case entry.EpochStart, entry.Format:
 		if n.at == e.First-1 {
 			n.at = e.Last()
 		}

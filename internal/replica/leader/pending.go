@@ -119,13 +119,10 @@ func (w *writer) reopen() error {
 	if err := w.replica.applyAll(context.Background()); err != nil {
 		return fmt.Errorf("execute again what is in the log: %w", err)
 	}
-	conn, recorder, err := w.replica.openWriter(context.Background())
-	if err != nil {
+	if err := w.openConn(context.Background()); err != nil {
 		return fmt.Errorf("open the write connection again: %w", err) // A full disk heals.
 	}
-	w.conn, w.recorder, w.schemas = conn, recorder, 0
-	w.batch = recorder.Mark()
-	at, err := readPosition(conn)
+	at, err := readPosition(w.conn)
 	if err == nil && at.Seq != w.end {
 		err = base.Errorf(base.KindInternal, "the database file is at %v after its connection was lost, and the log at %d", at, w.end)
 	}

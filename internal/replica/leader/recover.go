@@ -225,6 +225,9 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 		return base.Position{}, fmt.Errorf("make position table: %w", err)
 	}
 	at, err := readPosition(conn)
+	if err == nil {
+		err = makeRowsTable(conn)
+	}
 	if err != nil {
 		return at, err
 	}

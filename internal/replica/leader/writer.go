@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/replica"
@@ -71,8 +70,10 @@ type writer struct {
 	replica  *Replica
 	epoch    base.Epoch
 	conn     *sqlite.Conn
-	recorder *row.Recorder
+	recorder recorder
+	format   string // of the log, which recorder catches
 	named    named
+	aside    aside
 	schemas  int // what the recorder had read when the schema was last noted
 	acks     *acks
 	inbox    chan job
@@ -83,7 +84,7 @@ type writer struct {
 	wakeSenders func()
 	end         base.Seq // of the last batch in the log
 	buffer      []byte   // frames of the batch being built; reused
-	batch       row.Mark // where the batch's captured rows begin
+	batch       mark     // where the batch's captured rows begin
 	changes     int64    // of the connection, in all, when the batch began
 	failed      error    // the connection was lost, and no other could be opened yet
 	pending     pending  // batches that are in the log, and in SQLite's open transaction
@@ -218,20 +219,24 @@ func (w *writer) commitBatch(jobs []*writeJob) error {
 // FAIL, several statements, a deferred foreign key): the batch is undone, and
 // the culprit's place is returned; -1 when there is none.
 func (w *writer) tryBatch(jobs []*writeJob) (culprit int, err error) {
-	if err := w.begin(); err != nil {
+	err = w.adoptFormat()
+	if err == nil {
+		err = w.begin()
+	}
+	if err != nil {
 		return -1, w.refuse(jobs, err)
 	}
 	now := w.replica.env.Clock.Now().UnixNano()
 	w.buffer = w.buffer[:0]
 	end := w.end
 	for i, j := range jobs {
-		mark := w.recorder.Mark()
-		if undone := w.runJob(j, mark); undone {
+		at := w.recorder.Mark()
+		if undone := w.runJob(j, at); undone {
 			w.rollback()
 			return i, nil
 		}
 		if j.err == nil {
-			if end, j.err = w.appendEntry(end, mark, now, j); j.err != nil {
+			if end, j.err = w.appendEntry(end, at, now, j); j.err != nil {
 				w.rollback()
 				return i, nil
 			}
@@ -255,15 +260,15 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 
 // appendEntry adds what was captured since mark to the batch's frames.
 // What would fail in the commit fails here, before the log has it.
-func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob) (base.Seq, error) {
+func (w *writer) appendEntry(end base.Seq, at mark, now int64, j *writeJob) (base.Seq, error) {
 	if err := w.conn.CheckForeignKeys(); err != nil {
 		return end, err
 	}
-	body, changes, err := w.recorder.Take(mark)
-	if err != nil || changes == 0 {
+	c, err := w.recorder.Take(at)
+	if err != nil || c.changes == 0 {
 		return end, err
 	}
-	e := entry.Entry{Epoch: w.epoch, First: end + 1, Count: uint32(changes), Time: now, Kind: entry.Row, Body: body}
+	e := entry.Entry{Epoch: w.epoch, First: end + 1, Count: uint32(c.changes), Time: now, Kind: c.kind, Body: c.body}
 	if op := j.request.Operation; op != (replica.OperationID{}) {
 		e.Operation, e.HasOperation = packOperation(op, j.result.Result.RowsAffected), true
 	}
@@ -272,6 +277,11 @@ func (w *writer) appendEntry(end base.Seq, mark row.Mark, now int64, j *writeJob
 	}
 	if err := w.named.note(w.conn, &e); err != nil {
 		return end, err
+	}
+	if c.rows != nil {
+		if err := w.aside.keep(w.conn, &e, c.rows, w.replica.retention(), w.replica.changes.Start()); err != nil {
+			return end, err
+		}
 	}
 	if n := w.recorder.SchemasRead(); n != w.schemas {
 		if err := noteSchema(w.conn, e.Last(), w.replica.changes.Start()); err != nil {
@@ -320,6 +330,7 @@ func (w *writer) rollback() {
 		return
 	}
 	w.conn.SetInterrupt(context.Background())
+	w.aside.forget()
 	if w.conn.InTransaction() {
 		if err := w.conn.Rollback(); err != nil {
 			w.replica.log.Warn("roll back batch", "err", err)
@@ -334,7 +345,7 @@ func (w *writer) rollback() {
 
 // openWriter opens the connection that changes the database, and the recorder
 // of what it changes.
-func (r *Replica) openWriter(ctx context.Context) (*sqlite.Conn, *row.Recorder, error) {
+func (r *Replica) openWriter(ctx context.Context, format string) (*sqlite.Conn, recorder, error) {
 	db := r.file()
 	if db == nil { // It was found damaged, and is to be copied from another.
 		return nil, nil, base.Errorf(base.KindUnavailable, "open write connection: the database file is not open")
@@ -343,7 +354,7 @@ func (r *Replica) openWriter(ctx context.Context) (*sqlite.Conn, *row.Recorder, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("open write connection: %w", err)
 	}
-	recorder, err := row.NewRecorder(conn)
+	recorder, err := openRecorder(format, conn)
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
@@ -374,7 +385,7 @@ func fatalOnly(err error) error {
 
 // runJob executes a job's statements. A failure is kept in j.err; undone says
 // that it took other jobs' changes with it, or left some of its own behind.
-func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
+func (w *writer) runJob(j *writeJob, at mark) (undone bool) {
 	j.result, j.err = replica.WriteResult{}, nil
 	if j.state.Load() == jobQueued && !j.state.CompareAndSwap(jobQueued, jobStarted) || j.state.Load() == jobGivenUp {
 		j.err = canceled(context.Cause(j.ctx))
@@ -401,7 +412,7 @@ func (w *writer) runJob(j *writeJob, mark row.Mark) (undone bool) {
 	if w.conn.Broken() || !w.conn.InTransaction() || several || w.conn.TotalChanges() != before {
 		return true
 	}
-	w.recorder.Rewind(mark)
+	w.recorder.Rewind(at)
 	return false
 }
 
@@ -428,11 +439,14 @@ func (w *writer) runStatement(j *writeJob, s replica.Statement) error {
 	if limit == 0 {
 		limit = maxResultBytes
 	}
+	if err := w.recorder.Before(st, s); err != nil {
+		return err
+	}
 	res, err := execute(w.conn, st, s.Args, limit)
 	if err != nil {
 		return err
 	}
-	if err := w.recorder.Statement(st.Info(), s.SQL); err != nil {
+	if err := w.recorder.After(st, s); err != nil {
 		return err
 	}
 	w.pending.refused = w.pending.refused || st.Info().Kind == session.Schema // Readers must see it at once.

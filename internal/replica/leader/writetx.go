@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
@@ -30,7 +29,7 @@ type writeTx struct {
 	deadline context.Context // ends at the total timeout
 
 	conn     *sqlite.Conn
-	recorder *row.Recorder
+	recorder recorder
 	begun    base.Position
 
 	use struct {
@@ -44,7 +43,7 @@ type writeTx struct {
 // savepoint is a client's SAVEPOINT and what had been captured by then.
 type savepoint struct {
 	name string
-	mark row.Mark
+	mark mark
 }
 
 // txEnd asks the writer goroutine to commit or roll back.
@@ -187,6 +186,9 @@ func (w *writer) grant(t *writeTx) error {
 	if err := context.Cause(t.ctx); err != nil {
 		return canceled(err)
 	}
+	if err := w.adoptFormat(); err != nil {
+		return err
+	}
 	at := base.Position{Epoch: w.epoch, Seq: w.end}
 	if s := t.request.Snapshot; s != nil && *s != at {
 		return base.Errorf(base.KindConflict, "the transaction read the database at %v, and it is at %v now: its reads are out of date", *s, at).
@@ -322,9 +324,12 @@ func (t *writeTx) statement(s replica.Statement) (*replica.WriteResult, error) {
 		return t.savepoint(st, s)
 	}
 	before := t.conn.TotalChanges()
+	if err := t.recorder.Before(st, s); err != nil {
+		return nil, err
+	}
 	res, err := execute(t.conn, st, s.Args, maxResultBytes)
 	if err == nil {
-		if err = t.captured(info, s.SQL); err != nil {
+		if err = t.captured(st, s); err != nil {
 			t.use.over = err // Only a rollback is left.
 		}
 		return &res, err
@@ -341,8 +346,8 @@ func (t *writeTx) statement(s replica.Statement) (*replica.WriteResult, error) {
 }
 
 // captured takes note of a statement that ran well.
-func (t *writeTx) captured(info sqlite.Info, sql string) error {
-	if err := t.recorder.Statement(info, sql); err != nil {
+func (t *writeTx) captured(st *sqlite.Stmt, s replica.Statement) error {
+	if err := t.recorder.After(st, s); err != nil {
 		return err
 	}
 	if n := t.recorder.Size(); n > MaxTransactionBytes {

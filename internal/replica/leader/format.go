@@ -1,0 +1,84 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/entry"
+)
+
+// adoptFormat takes over the log format that the policy names, between two
+// transactions: what came before it in the log stays as it is, and an entry says
+// from where on the other counts.
+func (w *writer) adoptFormat() error {
+	name := w.replica.assignment().Policy.LogFormat
+	if name == w.format || name == "" {
+		return nil
+	}
+	if !slices.Contains(base.LogFormats, name) {
+		return base.Errorf(base.KindUnsupported, "log format %q is not available in the version of this node", name).
+			WithHint("upgrade the node, or alter the database's log format")
+	}
+	if err := w.settle(); err != nil {
+		return err
+	}
+	if err := w.writeFormat(entry.FormatChange{Name: name}); err != nil {
+		return fmt.Errorf("change the log format to %s: %w", name, err)
+	}
+	w.replica.log.Info("the log's format is another", "from", w.format, "to", name, "position", w.end)
+	w.format = name
+	w.recorder.Close()
+	if err := errors.Join(w.conn.Close(), w.openConn(context.Background())); err != nil {
+		w.failed = fmt.Errorf("open the write connection for log format %s: %w", name, err)
+	}
+	return w.failed
+}
+
+// writeFormat writes the entry that says that another format follows.
+func (w *writer) writeFormat(c entry.FormatChange) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	first := w.end + 1
+	e := entry.Entry{
+		Epoch: w.epoch, First: first, Count: 1, Time: w.replica.env.Clock.Now().UnixNano(),
+		Kind: entry.Format, Body: entry.AppendFormatChange(nil, c),
+	}
+	w.buffer = entry.Append(w.buffer[:0], &e)
+	w.pending.refused = true // The connection is about to be closed.
+	if err := w.commit(first); err != nil {
+		w.rollback()
+		return err
+	}
+	w.publish(nil)
+	return nil
+}
+
+// openConn opens the write connection anew, in the format of the log.
+func (w *writer) openConn(ctx context.Context) error {
+	conn, recorder, err := w.replica.openWriter(ctx, w.format)
+	if err != nil {
+		return err
+	}
+	w.conn, w.recorder, w.schemas = conn, recorder, 0
+	w.aside.forget()
+	w.batch = recorder.Mark()
+	return nil
+}
+
+// applyFormat is what a follower does where the format changes.
+func applyFormat(e *entry.Entry) error {
+	c, err := entry.DecodeFormatChange(e.Body)
+	if err != nil {
+		return err
+	}
+	switch c.Name {
+	case base.FormatRow, base.FormatStatement, base.FormatWAL, base.FormatTrigger:
+		return nil // What follows says by itself what it is.
+	}
+	return base.Errorf(base.KindUnsupported, "entry %v begins log format %q, which this version does not know", e.Position(), c.Name).
+		WithHint("upgrade this node")
+}
