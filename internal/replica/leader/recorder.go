@@ -34,7 +34,6 @@ type recorder interface {
 // mark is a place in what a recorder has caught.
 type mark struct {
 	rows row.Mark
-	at   int // the format's own
 }
 
 // captured is a transaction as its entry will hold it.
