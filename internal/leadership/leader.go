@@ -23,7 +23,7 @@ type Config struct {
 	Counting Counting
 	// Lease is the longest that a follower may be asked for, and the unit of all
 	// other times; it is the same on all nodes. MinLease is the shortest. Zero:
-	// DefaultLease, and a sixth of the lease.
+	// DefaultLease, and a tenth of the lease.
 	Lease, MinLease time.Duration
 }
 
@@ -96,7 +96,7 @@ func (l *Leader) configure(cfg Config) {
 		cfg.Lease = DefaultLease
 	}
 	if cfg.MinLease <= 0 {
-		cfg.MinLease = cfg.Lease / 6
+		cfg.MinLease = cfg.Lease / 10
 	}
 	l.want = Count(cfg.Replicas, cfg.Policy)
 	if len(cfg.Counting.Replicas) == 0 {
