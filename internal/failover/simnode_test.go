@@ -112,7 +112,7 @@ func (s *sim) learn(n *simNode, r Database) {
 
 func (s *sim) config(n *simNode, r Database) leadership.Config {
 	return leadership.Config{
-		Self: n.id, Epoch: r.Epoch, Replicas: r.Replicas, Policy: s.policy, Counting: r.Counting, Lease: s.lease,
+		Self: n.id, Epoch: r.Epoch, Replicas: r.Replicas, Policy: s.policy, Counting: r.Counting, Lease: s.lease, MinLease: s.lease / 5,
 	}
 }
 

@@ -337,11 +337,12 @@ func (l *Leader) leaseUnder(c Counting) Instant {
 
 // AskLease is the lease to ask a follower for: short, so that nobody waits long
 // for what is left of it, and long enough for answers as slow as the slowest of
-// late to bring some of it.
+// late to bring some of it. The first one is short, too: when its answer comes
+// too late, it has told how long the next one must be.
 func (l *Leader) AskLease(from base.NodeID) time.Duration {
 	f := l.follower(from)
-	if f == nil || !f.trips.known {
-		return l.cfg.Lease
+	if f == nil {
+		return l.cfg.MinLease
 	}
 	return min(max(f.trips.value*5/2, l.cfg.MinLease), l.cfg.Lease)
 }
