@@ -32,6 +32,7 @@ type settings struct {
 	twice   bool
 	shrink  bool
 	quiet   bool
+	plain   bool
 	history string
 	profile string
 	planted string
@@ -45,6 +46,7 @@ func main() {
 	flag.DurationVar(&s.length, "for", sim.DefaultFor, "how long faults last, in virtual time")
 	flag.StringVar(&s.model, "model", "leader", "the database's model")
 	flag.StringVar(&s.without, "without", "", "faults that are not to happen, with commas between")
+	flag.BoolVar(&s.plain, "plain", false, "one database that loses nothing, on every node, and nodes neither come nor go")
 	flag.StringVar(&s.trace, "trace", "", "a file for every event of the run")
 	flag.StringVar(&s.history, "history", "", "a file for what the clients saw")
 	flag.BoolVar(&s.twice, "twice", false, "run each seed twice and compare what happened")
@@ -112,9 +114,9 @@ func (s settings) run(t *testing.T) error {
 		}
 	}
 	speed := sum.simulated.Seconds() / max(sum.spent.Seconds(), 1e-9)
-	fmt.Printf("%d runs, %d bad: %.2f simulated hours in %v, %.0f simulated hours a core-hour; %d events, %d operations done, %d failed, %d unknown, %d faults, %d elections\n",
+	fmt.Printf("%d runs, %d bad: %.2f simulated hours in %v, %.0f simulated hours a core-hour; %d events, %d operations done, %d failed, %d unknown, %d faults, %d elections, %d writes lost where that is allowed\n",
 		sum.runs, sum.bad, sum.simulated.Hours(), sum.spent.Round(time.Millisecond), speed, sum.events,
-		sum.counts.Done, sum.counts.Failed, sum.counts.Unknown, sum.counts.Faults, sum.counts.Elections)
+		sum.counts.Done, sum.counts.Failed, sum.counts.Unknown, sum.counts.Faults, sum.counts.Elections, sum.counts.Lost)
 	if sum.bad > 0 {
 		return fmt.Errorf("%d of %d runs were not good", sum.bad, sum.runs)
 	}
@@ -133,7 +135,7 @@ func parseRange(text string) (from, to uint64, err error) {
 }
 
 func (s settings) options(seed uint64) sim.Options {
-	o := sim.Options{Seed: seed, For: s.length, Model: s.model}
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain}
 	if s.without != "" {
 		o.Without = strings.Split(s.without, ",")
 	}
@@ -162,7 +164,7 @@ func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 	}
 	sum.add(r, spent)
 	if s.history != "" {
-		if err := os.WriteFile(s.history, []byte(r.History.String()), 0o644); err != nil {
+		if err := writeHistories(s.history, r); err != nil {
 			return err
 		}
 	}
@@ -181,6 +183,21 @@ func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 	}
 	if s.shrink {
 		return s.reduce(t, o, r)
+	}
+	return nil
+}
+
+// writeHistories writes what the clients saw: of the first database into the
+// file of that name, of each other beside it.
+func writeHistories(name string, r *sim.Result) error {
+	for i, d := range r.Databases {
+		file := name
+		if i > 0 {
+			file += "." + d.Name
+		}
+		if err := os.WriteFile(file, []byte(d.History.String()), 0o644); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -212,7 +229,11 @@ func (s settings) reduce(t *testing.T, o sim.Options, r *sim.Result) error {
 			o, r = less, again
 		}
 	}
-	fmt.Printf("what is left of it: go run ./cmd/skeinsim -seed %d -for %v -without %s\n  faults that it needs: %s\n  %s\n", o.Seed, o.For,
+	plain := ""
+	if o.Plain {
+		plain = " -plain"
+	}
+	fmt.Printf("what is left of it: go run ./cmd/skeinsim -seed %d -for %v%s -without %s\n  faults that it needs: %s\n  %s\n", o.Seed, o.For, plain,
 		strings.Join(o.Without, ","), strings.Join(r.Faults, " "), strings.Join(r.Failures, "\n  "))
 	return nil
 }
@@ -227,6 +248,7 @@ func (t *total) add(r *sim.Result, spent time.Duration) {
 	t.counts.Unknown += r.Counts.Unknown
 	t.counts.Faults += r.Counts.Faults
 	t.counts.Elections += r.Counts.Elections
+	t.counts.Lost += r.Counts.Lost
 }
 
 // processorTime is what this process has used: others may be on the machine.

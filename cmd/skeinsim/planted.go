@@ -38,7 +38,7 @@ func (s settings) catch(t *testing.T, bug planted.Bug, from uint64) (bool, error
 	var spent time.Duration
 	for i := range uint64(s.budget) {
 		o := s.options(from + i)
-		o.Planted = bug
+		o.Planted, o.Plain = bug, true
 		r, took, err := simulate(t, o)
 		if err != nil {
 			return false, err

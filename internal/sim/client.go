@@ -13,17 +13,18 @@ import (
 
 // client works on the database through one session at a time.
 type client struct {
-	world   *world
-	number  int
-	renames int
-	random  *rand.Rand
-	slot    *slot
-	life    *life // whose session it is
-	session session.Session
-	token   string
-	group   int // counts sessions that do not continue one another
-	level   string
-	value   int64 // the last one written; those of different clients differ
+	world    *world
+	database *database
+	number   int
+	renames  int
+	random   *rand.Rand
+	slot     *slot
+	life     *life // whose session it is
+	session  session.Session
+	token    string
+	group    int // counts sessions that do not continue one another
+	level    string
+	value    int64 // the last one written; those of different clients differ
 }
 
 // The client's tables. Ids are handed out by SQLite, so that one that is used
@@ -40,7 +41,7 @@ const (
 )
 
 func (w *world) newClient(number int) *client {
-	return &client{world: w, number: number, random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
+	return &client{world: w, database: w.databases[number%len(w.databases)], number: number, random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
 }
 
 func (c *client) name() string {
@@ -112,7 +113,7 @@ func (c *client) connect(ctx context.Context) bool {
 	if l == nil {
 		return false
 	}
-	s, err := l.node.Gateway().Open(ctx, session.Options{Trusted: true, Database: database, FrontEnd: "sim"})
+	s, err := l.node.Gateway().Open(ctx, session.Options{Trusted: true, Database: c.database.name, FrontEnd: "sim"})
 	if err != nil {
 		return false
 	}
@@ -229,15 +230,15 @@ func (c *client) perform(transaction bool, steps ...step) {
 	w := c.world
 	op := check.Op{
 		Client: c.name(), Session: fmt.Sprintf("c%d-%d", c.number, c.group), Node: c.slot.name(), Level: c.level,
-		Durability: w.plan.policy.Durability.Level, Invoke: w.instants.since(),
+		Durability: c.database.judged(), Invoke: w.instants.since(),
 	}
 	for _, s := range steps {
 		op.Acts = append(op.Acts, s.act)
 	}
 	w.mu.Lock()
-	id := w.history.Invoke(op)
+	id := c.database.history.Invoke(op)
 	w.mu.Unlock()
-	done := make(chan check.Result, 1)
+	done := make(chan reply, 1)
 	s := c.session
 	w.tasks.Go(func() { done <- execute(s, transaction, steps) })
 	limit := time.NewTimer(w.instants.wait(patience))
@@ -257,7 +258,7 @@ func (c *client) perform(transaction bool, steps ...step) {
 }
 
 // abandon goes on without knowing what has become of an operation.
-func (c *client) abandon(id int, done chan check.Result) {
+func (c *client) abandon(id int, done chan reply) {
 	c.world.trace.add("op %d of %s is given up", id, c.name())
 	c.world.mu.Lock()
 	c.world.counts.Unknown++
@@ -271,12 +272,12 @@ func (c *client) abandon(id int, done chan check.Result) {
 	})
 }
 
-func (c *client) record(id int, r check.Result) {
-	w := c.world
+func (c *client) record(id int, r reply) {
+	w, history := c.world, &c.database.history
 	w.mu.Lock()
-	w.history.Return(id, w.instants.since(), r)
-	line := w.history.Ops[id].String()
-	switch w.history.Ops[id].Outcome {
+	history.Return(id, w.instants.since(), r.Result)
+	line := history.Ops[id].String()
+	switch history.Ops[id].Outcome {
 	case base.Done:
 		w.counts.Done++
 	case base.NotDone:
@@ -289,19 +290,39 @@ func (c *client) record(id int, r check.Result) {
 		c.token = r.Token
 	}
 	w.trace.add("op %s", line)
+	if r.kind == base.KindHistoryLost {
+		c.forget()
+		return
+	}
 	if r.Outcome != base.Done && c.random.IntN(2) == 0 {
 		c.leave()
 	}
 }
 
+// forget ends a session that has seen what a failover has undone: the next one
+// goes on from what there is. Only where loss is allowed may that be.
+func (c *client) forget() {
+	if !c.database.lossy() {
+		c.world.fail("%s: a failover has undone what the session had seen in %s, which loses nothing", c.name(), c.database.name)
+	}
+	c.leave()
+	c.token = ""
+}
+
+// reply is what an operation came to.
+type reply struct {
+	check.Result
+	kind base.Kind // of its error
+}
+
 // execute runs the steps of an operation, all in one transaction or the only
 // one by itself.
-func execute(s session.Session, transaction bool, steps []step) check.Result {
+func execute(s session.Session, transaction bool, steps []step) reply {
 	acts := make([]check.Act, len(steps))
 	for i := range steps {
 		acts[i] = steps[i].act
 	}
-	r := check.Result{Outcome: base.Done, Acts: acts}
+	r := reply{Result: check.Result{Outcome: base.Done, Acts: acts}}
 	if transaction {
 		if _, err := run(s, step{sql: "BEGIN"}, nil); err != nil {
 			return failed(r, err, true)
@@ -331,8 +352,8 @@ func execute(s session.Session, transaction bool, steps []step) check.Result {
 
 // failed says what came of an operation that ended with an error; a
 // transaction that was not to commit has certainly not.
-func failed(r check.Result, err error, certainly bool) check.Result {
-	r.Outcome, r.Error = base.AsError(err).Outcome, err.Error()
+func failed(r reply, err error, certainly bool) reply {
+	r.Outcome, r.Error, r.kind = base.AsError(err).Outcome, err.Error(), base.KindOf(err)
 	if certainly || r.Outcome == "" {
 		r.Outcome = base.NotDone
 	}

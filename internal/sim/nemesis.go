@@ -42,6 +42,8 @@ var faults = []fault{
 	{"switchover", 40, 2, (*nemesis).switchover},
 	{"alter", 25, 2, (*nemesis).alter},
 	{"replace", 25, 3, (*nemesis).replace},
+	{"join", 25, 1, (*nemesis).join},
+	{"leave", 25, 4, (*nemesis).leave},
 }
 
 // nemesis does a plan's faults, one after the other or several at once. The
@@ -106,7 +108,11 @@ func (n *nemesis) undoDue(now time.Duration) {
 // strike does one of the plan's faults. All draws are made also for one that is
 // switched off, so that the others stay as they were.
 func (n *nemesis) strike() {
-	choice, lasts := n.random.IntN(len(faults)), between(n.random, 100*time.Millisecond, 90*time.Second)
+	kinds := len(faults)
+	if n.options.Plain {
+		kinds -= len(movements) // which are the last
+	}
+	choice, lasts := n.random.IntN(kinds), between(n.random, 100*time.Millisecond, 90*time.Second)
 	outer := n.random
 	n.random = rand.New(rand.NewPCG(outer.Uint64(), 1))
 	defer func() { n.random = outer }()
@@ -121,6 +127,14 @@ func (n *nemesis) strike() {
 	n.mu.Lock()
 	n.counts.Faults++
 	n.mu.Unlock()
+}
+
+// database is the one that is struck.
+func (n *nemesis) database() *database {
+	if len(n.databases) == 1 {
+		return n.databases[0]
+	}
+	return pick(n.random, n.databases...)
 }
 
 func (n *nemesis) members() []*slot {
@@ -397,20 +411,23 @@ func (n *nemesis) operator(what string, f func(ctx context.Context, l *life) err
 }
 
 func (n *nemesis) switchover() func() {
-	target := n.any().id
+	target, d := n.any().id, n.database()
 	n.operator("switchover", func(ctx context.Context, l *life) error {
-		_, err := l.node.Switchover(ctx, database, target)
+		_, err := l.node.Switchover(ctx, d.name, target)
 		return err
 	})
 	return nil
 }
 
 func (n *nemesis) alter() func() {
-	p := n.plan.policy
-	p.Durability.Level = pick(n.random, base.One, base.Quorum, base.All)
+	d := n.database()
+	p := d.policy
+	if p.Durability.Level != base.Async {
+		p.Durability.Level = pick(n.random, base.One, base.Quorum, base.All)
+	}
 	p.DegradeAfter = pick(n.random, 0, 5*time.Second)
 	n.operator("alter", func(ctx context.Context, l *life) error {
-		db, err := l.node.Database(database)
+		db, err := l.node.Database(d.name)
 		if err == nil {
 			_, err = l.node.Propose(ctx, catalog.AlterDatabase{Database: db.ID, Policy: p})
 		}
@@ -427,6 +444,19 @@ func (n *nemesis) replace() func() {
 		return nil
 	}
 	n.moved = true
+	fresh := n.newcomer()
+	n.event("replace", s, "by %s", fresh.name())
+	n.start(fresh)
+	n.mu.Lock()
+	s.gone = true
+	n.mu.Unlock()
+	n.kill(s, false)
+	n.tasks.Go(func() { n.remove(s) })
+	return nil
+}
+
+// newcomer is a slot for a further node.
+func (n *nemesis) newcomer() *slot {
 	fresh := n.addSlot()
 	for _, o := range n.members() {
 		if o != fresh {
@@ -434,12 +464,36 @@ func (n *nemesis) replace() func() {
 			n.calmLink(fresh, o)
 		}
 	}
-	n.event("replace", s, "by %s", fresh.name())
+	return fresh
+}
+
+// most is how many nodes a cluster grows to.
+const most = 6
+
+// join has a further node join.
+func (n *nemesis) join() func() {
+	if len(n.members()) >= most {
+		return nil
+	}
+	fresh := n.newcomer()
+	n.event("join", fresh, "a further node")
 	n.start(fresh)
+	return nil
+}
+
+// leave stops a node in order and takes it out of the cluster for good, as long
+// as three are left.
+func (n *nemesis) leave() func() {
+	s := n.any()
+	if n.moved || s.id == 1 || len(n.members()) < 4 || !n.spare() {
+		return nil
+	}
+	n.moved = true
+	n.event("leave", s, "stopped in order, then removed")
 	n.mu.Lock()
 	s.gone = true
 	n.mu.Unlock()
-	n.kill(s, false)
+	n.stop(s)
 	n.tasks.Go(func() { n.remove(s) })
 	return nil
 }
@@ -454,9 +508,11 @@ func (n *nemesis) spare() bool {
 		if l == nil {
 			return false
 		}
-		db, err := l.node.Database(database)
-		if err != nil || len(l.node.Control().State().Voters()) < 3 || len(db.Counting.Replicas) < len(members) {
-			return false
+		for _, d := range n.databases {
+			db, err := l.node.Database(d.name)
+			if err != nil || len(l.node.Control().State().Voters()) < 3 || len(db.Counting.Replicas) < d.wanted(len(members)) {
+				return false
+			}
 		}
 	}
 	return true

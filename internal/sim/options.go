@@ -22,6 +22,10 @@ type Options struct {
 	Model string
 	// Without names faults that the seed may have drawn and that do not happen.
 	Without []string
+	// Plain runs have one database, which loses nothing, on every node, and
+	// nodes neither come nor go: a seed then draws what it drew before there was
+	// more.
+	Plain bool
 	// Planted is a bug that the run has, in a program that can have some.
 	Planted planted.Bug
 	// Trace gets every event as a line of text; nil: nothing does.
@@ -57,20 +61,21 @@ func (o *Options) validate() error {
 
 // plan is what a seed draws before a run begins.
 type plan struct {
-	nodes   int
-	lease   time.Duration
-	tick    time.Duration
-	policy  base.Policy
-	delay   time.Duration // of every link, one way
-	jitter  time.Duration
-	sync    time.Duration // of every disk, on average
-	drift   float64       // at most, of every clock
-	clients int
-	think   time.Duration // of a client between two operations, in a burst
-	burst   time.Duration
-	quiet   time.Duration // between two bursts
-	every   time.Duration // a fault, on average
-	faults  []string
+	nodes int
+	lease time.Duration
+	tick  time.Duration
+	// databases are what clients work on, the first of them always.
+	databases []databasePlan
+	delay     time.Duration // of every link, one way
+	jitter    time.Duration
+	sync      time.Duration // of every disk, on average
+	drift     float64       // at most, of every clock
+	clients   int
+	think     time.Duration // of a client between two operations, in a burst
+	burst     time.Duration
+	quiet     time.Duration // between two bursts
+	every     time.Duration // a fault, on average
+	faults    []string
 }
 
 // stream is one of a seed's sources of chance: what one draws does not move
@@ -102,24 +107,34 @@ func draw(o Options) plan {
 		every: between(r, 4*time.Second, time.Minute),
 	}
 	p.tick = p.lease / 15 // as the defaults are to each other
-	p.policy = base.DefaultPolicy()
-	p.policy.Durability = base.Durability{Level: pick(r, base.Quorum, base.Quorum, base.Quorum, base.One, base.All), When: pick(r, base.Flushed, base.Flushed, base.Applied)}
-	p.policy.DegradeAfter = pick(r, 0, 0, 5*time.Second)
+	policy := base.DefaultPolicy()
+	policy.Durability = base.Durability{Level: pick(r, base.Quorum, base.Quorum, base.Quorum, base.One, base.All), When: pick(r, base.Flushed, base.Flushed, base.Applied)}
+	policy.DegradeAfter = pick(r, 0, 0, 5*time.Second)
 	if r.IntN(4) == 0 {
-		p.policy.RetentionBytes = 64 << 10
+		policy.RetentionBytes = 64 << 10
 	}
+	p.databases = []databasePlan{{name: "main", policy: policy}}
 	for _, f := range faults {
 		if r.IntN(100) < f.chance && p.nodes >= f.nodes {
 			p.faults = append(p.faults, f.name)
 		}
 	}
-	p.faults = slices.DeleteFunc(p.faults, func(name string) bool { return slices.Contains(o.Without, name) })
+	if o.Plain {
+		p.drop(movements...)
+	} else {
+		p.drawMore(stream(o.Seed, "databases"))
+	}
+	p.drop(o.Without...)
 	return p
 }
 
 // String returns the plan for a person.
 func (p plan) String() string {
-	return fmt.Sprintf("%d nodes, lease %v, %s, degrade after %v, retention %d; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
-		p.nodes, p.lease, p.policy.Durability, p.policy.DegradeAfter, p.policy.RetentionBytes, p.delay, p.jitter, p.sync, p.drift,
+	var databases []string
+	for _, d := range p.databases {
+		databases = append(databases, d.String())
+	}
+	return fmt.Sprintf("%d nodes, lease %v, %s; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
+		p.nodes, p.lease, strings.Join(databases, ", "), p.delay, p.jitter, p.sync, p.drift,
 		p.clients, p.think, p.burst, p.quiet, p.every, strings.Join(p.faults, " "))
 }

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,10 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
 	"github.com/skeindb/skein/internal/planted"
-	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 )
 
@@ -42,7 +39,13 @@ type Result struct {
 	Counts    Counts
 	Failures  []string
 	Last      []string // events
-	History   *check.History
+	Databases []Judged
+}
+
+// Judged is a database of a run and what its clients saw.
+type Judged struct {
+	Name    string
+	History *check.History
 
 	ended bool // the replicas were level and have been read
 }
@@ -66,16 +69,24 @@ func Run(t *testing.T, o Options) *Result {
 	defer planted.Plant("")
 	var r *Result
 	synctest.Test(t, func(t *testing.T) { r = newWorld(o).play() })
-	if r.ended {
-		v := check.All(r.History, check.Options{})
-		for _, f := range v.Findings {
-			r.Failures = append(r.Failures, f.Report(r.History))
-		}
-		for _, u := range v.Undecided {
-			r.Failures = append(r.Failures, "undecided: "+u)
+	for _, d := range r.Databases {
+		if d.ended {
+			r.judge(d)
 		}
 	}
 	return r
+}
+
+// judge has the checkers look at what the clients of a database saw.
+func (r *Result) judge(d Judged) {
+	v := check.All(d.History, check.Options{})
+	r.Counts.Lost += v.Counted.Lost
+	for _, f := range v.Findings {
+		r.Failures = append(r.Failures, d.Name+": "+f.Report(d.History))
+	}
+	for _, u := range v.Undecided {
+		r.Failures = append(r.Failures, d.Name+": undecided: "+u)
+	}
 }
 
 // alone gives the run one processor, and no collection of garbage unless memory
@@ -105,7 +116,6 @@ var _ io.Reader = (*source)(nil)
 // play is the whole run.
 func (w *world) play() *Result {
 	w.trace.add("seed %d: %s", w.options.Seed, w.plan)
-	ended := false
 	for _, s := range w.slots {
 		w.start(s)
 	}
@@ -120,7 +130,7 @@ func (w *world) play() *Result {
 		w.settle()
 		stop()
 		clients.Wait()
-		ended = w.judge()
+		w.judge()
 	}
 	for _, s := range w.slots {
 		w.net.Kill(s.id)
@@ -130,7 +140,10 @@ func (w *world) play() *Result {
 	w.finish()
 	r := &Result{
 		Seed: w.options.Seed, Plan: w.plan.String(), Faults: w.plan.faults, Simulated: w.instants.since(),
-		Counts: w.counts, Failures: w.failures, Last: w.trace.last(), History: &w.history, ended: ended,
+		Counts: w.counts, Failures: w.failures, Last: w.trace.last(),
+	}
+	for _, d := range w.databases {
+		r.Databases = append(r.Databases, Judged{Name: d.name, History: &d.history, ended: d.ended})
 	}
 	r.Hash, r.Events = w.trace.result()
 	return r
@@ -188,33 +201,52 @@ func (w *world) found() bool {
 	if !w.until("all nodes are members", time.Minute, joined) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
-	defer cancel()
-	if err := w.slots[0].life.node.CreateDatabase(ctx, database, w.plan.policy); err != nil {
-		w.fail("create the database: %v", err)
-		return false
-	}
-	s, err := w.open(w.slots[0])
-	if err != nil {
-		w.fail("open a session: %v", err)
-		return false
-	}
-	defer s.Close()
-	for _, sql := range schema {
-		if _, err := run(s, step{sql: sql}, nil); err != nil {
-			w.fail("%s: %v", sql, err)
+	for i, d := range w.databases {
+		if err := w.create(d, i); err != nil {
+			w.fail("create the database %s: %v", d.name, err)
 			return false
 		}
 	}
 	return true
 }
 
-func (w *world) open(s *slot) (session.Session, error) {
+// create makes a database with the tables of the clients. Leaders are spread
+// over the nodes, as far as that is possible at once.
+func (w *world) create(d *database, number int) error {
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	defer cancel()
+	n := w.slots[0].life.node
+	if err := n.CreateDatabase(ctx, d.name, d.policy); err != nil {
+		return err
+	}
+	s, err := w.open(w.slots[0], d)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for _, sql := range schema {
+		if _, err := run(s, step{sql: sql}, nil); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	if number == 0 {
+		return nil
+	}
+	db, err := n.Database(d.name)
+	if err != nil {
+		return err
+	}
+	_, err = n.Switchover(ctx, d.name, db.Replicas[number%len(db.Replicas)])
+	w.trace.add("another leader for %s: %v", d.name, err)
+	return nil
+}
+
+func (w *world) open(s *slot, d *database) (session.Session, error) {
 	l := w.running(s)
 	if l == nil {
 		return nil, fmt.Errorf("%s does not run", s.name())
 	}
-	return l.node.Gateway().Open(w.ctx, session.Options{Trusted: true, Database: database, FrontEnd: "sim"})
+	return l.node.Gateway().Open(w.ctx, session.Options{Trusted: true, Database: d.name, FrontEnd: "sim"})
 }
 
 // heal ends everything that is wrong.
@@ -248,159 +280,26 @@ func (w *world) heal() {
 func (w *world) settle() {
 	w.until("all replicas are level", settleWithin, w.level)
 	w.until("a write succeeds", time.Minute, func() error {
-		for _, s := range w.slots {
-			if s.gone {
-				continue
-			}
-			c, err := w.open(s)
-			if err != nil {
-				return err
-			}
-			_, err = run(c, step{sql: "INSERT INTO register VALUES ('" + healed + "', 1) ON CONFLICT (k) DO UPDATE SET v = v + 1"}, nil)
-			_ = c.Close()
-			if err != nil {
-				return fmt.Errorf("through %s: %w", s.name(), err)
+		for _, d := range w.databases {
+			for _, s := range w.slots {
+				if s.gone {
+					continue
+				}
+				if err := w.tryWrite(d, s); err != nil {
+					return fmt.Errorf("in %s through %s: %w", d.name, s.name(), err)
+				}
 			}
 		}
 		return nil
 	})
 }
 
-// level says what keeps the replicas from being level.
-func (w *world) level() error {
-	var end base.Position
-	leads := 0
-	for _, s := range w.slots {
-		if s.gone {
-			continue
-		}
-		l := w.running(s)
-		if l == nil {
-			return fmt.Errorf("%s does not run", s.name())
-		}
-		if err := l.node.Failure(); err != nil {
-			return fmt.Errorf("%s has failed: %w", s.name(), err)
-		}
-		r, err := l.node.Replica(database)
-		if err != nil {
-			return err
-		}
-		st := r.Status()
-		if end == (base.Position{}) {
-			end = st.Applied
-		}
-		if st.Role == replica.RoleLeader {
-			leads++
-		}
-		if st.Role != replica.RoleLeader && st.Role != replica.RoleFollower || st.Error != "" || st.Applied != end || st.Appended != end {
-			return fmt.Errorf("%s is %s at %s of %s, want %s: %s", s.name(), st.Role, st.Applied, st.Appended, end, st.Error)
-		}
-	}
-	if leads != 1 {
-		return fmt.Errorf("%d leaders", leads)
-	}
-	return nil
-}
-
-// judge reads what the replicas hold, for the checkers.
-func (w *world) judge() bool {
-	if !w.until("all replicas are level once the clients have stopped", settleWithin, w.level) {
-		return false
-	}
-	for _, s := range w.slots {
-		// A damaged page that nobody has read is met now, and healed.
-		if !s.gone && !w.until("inspect "+s.name(), settleWithin, func() error { return errors.Join(w.level(), w.inspect(s)) }) {
-			return false
-		}
-	}
-	if err := w.lookUp(); err != nil {
-		w.fail("read the registers: %v", err)
-	}
-	return true
-}
-
-// lookUp reads every register as it is when all is over.
-func (w *world) lookUp() error {
-	s := w.slots[0]
-	for _, o := range w.slots {
-		if !o.gone {
-			s = o
-		}
-	}
-	c, err := w.open(s)
+func (w *world) tryWrite(d *database, s *slot) error {
+	c, err := w.open(s, d)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if err := c.Set("skein.read", "leader"); err != nil {
-		return err
-	}
-	began := w.instants.since()
-	w.instants.sleep(time.Millisecond)
-	rows, err := c.Query(w.ctx, "SELECT k, v FROM register ORDER BY k", nil)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		key, value := string(rows.Row()[0].Bytes), rows.Row()[1].Int
-		if key == healed {
-			continue
-		}
-		id := w.history.Invoke(check.Op{Client: "end", Session: "end " + key, Node: s.name(), Level: "leader", Invoke: began})
-		w.history.Return(id, w.instants.since(), check.Result{Outcome: base.Done, Acts: []check.Act{{Kind: check.Get, Key: key, Known: true, Saw: []int64{value}}}})
-		began = w.instants.since()
-		w.instants.sleep(time.Millisecond)
-	}
-	return rows.Err()
-}
-
-// healed is the register that no client writes.
-const healed = "healed"
-
-// inspect reads what a replica holds.
-func (w *world) inspect(s *slot) error {
-	l := w.running(s)
-	if l == nil {
-		return fmt.Errorf("it does not run")
-	}
-	r, err := l.node.Replica(database)
-	if err != nil {
-		return err
-	}
-	hash, at, err := r.ContentHash(w.ctx)
-	if err != nil {
-		return err
-	}
-	c, err := w.open(s)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Set("skein.read", "any"); err != nil {
-		return err
-	}
-	rows, err := c.Query(w.ctx, "SELECT k, v FROM item ORDER BY id", nil)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	lists := make(map[string][]int64)
-	for rows.Next() {
-		key := string(rows.Row()[0].Bytes)
-		lists[key] = append(lists[key], rows.Row()[1].Int)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for i := range w.history.Ops {
-		for _, a := range w.history.Ops[i].Acts {
-			if _, known := lists[a.Key]; !known && (a.Kind == check.Append || a.Kind == check.Read) {
-				lists[a.Key] = nil
-			}
-		}
-	}
-	w.history.Copies = append(w.history.Copies, check.Copy{Node: s.name(), Position: at, Hash: hash, At: w.instants.since(), Final: true})
-	w.history.Final(s.name(), w.instants.since(), rows.Result().Position, lists)
-	return nil
+	_, err = run(c, step{sql: "INSERT INTO register VALUES ('" + healed + "', 1) ON CONFLICT (k) DO UPDATE SET v = v + 1"}, nil)
+	_ = c.Close()
+	return err
 }

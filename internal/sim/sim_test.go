@@ -80,6 +80,7 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run(fields[0], func(t *testing.T) { expectGood(t, sim.Run(t, sim.Options{Seed: seed, For: length})) })
+		plain := fields[2] == "plain"
+		t.Run(fields[0], func(t *testing.T) { expectGood(t, sim.Run(t, sim.Options{Seed: seed, For: length, Plain: plain})) })
 	}
 }

@@ -16,9 +16,6 @@ import (
 	"github.com/skeindb/skein/internal/transport/mem"
 )
 
-// database is what the clients work on.
-const database = "main"
-
 // world is a cluster and all that is around it.
 type world struct {
 	options  Options
@@ -30,14 +27,14 @@ type world struct {
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup // of clients, of nodes that start, and of what is left of killed ones
 
+	databases []*database // the same all the time
+
 	slots  []*slot // owned by the goroutine of the run
 	lives  int
 	nextID base.NodeID
 
 	mu       sync.Mutex // guards what follows, and each slot's life
-	history  check.History
 	failures []string
-	leaders  map[base.Epoch]string
 	trouble  chan struct{} // closed at the next fault
 	counts   Counts
 }
@@ -46,6 +43,7 @@ type world struct {
 type Counts struct {
 	Done, Failed, Unknown int // operations
 	Faults, Elections     int
+	Lost                  int // acknowledged writes that databases which allow it have lost, and reported
 }
 
 // slot is where a node runs: its identity and its disk outlive its process.
@@ -100,12 +98,15 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func newWorld(o Options) *world {
-	w := &world{options: o, plan: draw(o), instants: newInstants(), leaders: make(map[base.Epoch]string), trouble: make(chan struct{})}
+	w := &world{options: o, plan: draw(o), instants: newInstants(), trouble: make(chan struct{})}
 	w.trace = newTrace(w.instants.since, o.Trace)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.net = mem.NewNetwork(&env.Env{
 		Clock: &clock{instants: w.instants}, Rand: &source{r: stream(o.Seed, "network")}, Log: slog.New(slog.DiscardHandler),
 	}, mem.Options{Observe: w.trace.arrival})
+	for _, p := range w.plan.databases {
+		w.databases = append(w.databases, &database{databasePlan: p, leaders: make(map[base.Epoch]string)})
+	}
 	for range w.plan.nodes {
 		w.addSlot()
 	}
@@ -174,7 +175,9 @@ func (w *world) event(kind string, s *slot, format string, args ...any) {
 	at := w.instants.since()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.history.Events = append(w.history.Events, check.Event{From: at, Until: at, Kind: kind, Node: name, Text: text})
+	for _, d := range w.databases {
+		d.history.Events = append(d.history.Events, check.Event{From: at, Until: at, Kind: kind, Node: name, Text: text})
+	}
 }
 
 func (s *slot) name() string { return fmt.Sprintf("n%d", s.id) }
@@ -185,22 +188,40 @@ func (w *world) heard(name string, r slog.Record) {
 		return
 	}
 	var epoch base.Epoch
+	var d *database
 	r.Attrs(func(a slog.Attr) bool {
 		if e, ok := a.Value.Any().(base.Epoch); ok {
 			epoch = e
 		}
+		if a.Key == "database" {
+			d = w.called(a.Value.String())
+		}
 		return true
 	})
+	if d == nil {
+		w.fail("%s leads a database that is not known", name)
+		return
+	}
 	at := w.instants.since()
 	w.mu.Lock()
-	w.history.Claims = append(w.history.Claims, check.Claim{Node: name, Epoch: epoch, At: at, Text: r.Message})
+	d.history.Claims = append(d.history.Claims, check.Claim{Node: name, Epoch: epoch, At: at, Text: r.Message})
 	w.counts.Elections++
-	other, taken := w.leaders[epoch]
-	w.leaders[epoch] = name
+	other, taken := d.leaders[epoch]
+	d.leaders[epoch] = name
 	w.mu.Unlock()
 	if taken && other != name {
-		w.fail("epoch %d has two leaders: %s and %s", epoch, other, name)
+		w.fail("epoch %d of %s has two leaders: %s and %s", epoch, d.name, other, name)
 	}
+}
+
+// called returns the database of a name, nil if there is none.
+func (w *world) called(name string) *database {
+	for _, d := range w.databases {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
 }
 
 // start makes a slot's node run, now or as soon as its disk lets it.
