@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
+	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 )
 
@@ -66,7 +68,7 @@ func (c *client) work(ctx context.Context) {
 
 // rest is a quiet time, which a fault may end.
 func (c *client) rest(ctx context.Context, d time.Duration) {
-	curious := c.random.IntN(3) == 0
+	curious := c.random.IntN(3) == 0 || c.database.lossy()
 	t := time.NewTimer(c.world.instants.wait(d))
 	defer t.Stop()
 	select {
@@ -141,18 +143,35 @@ func (c *client) lost() bool {
 }
 
 func (c *client) choose() *life {
-	c.world.mu.Lock()
-	defer c.world.mu.Unlock()
-	var up []*life
-	for _, s := range c.world.slots {
-		if s.life != nil && s.life.node != nil && !s.gone {
-			up = append(up, s.life)
-		}
-	}
+	up := c.world.up()
 	if len(up) == 0 {
 		return nil
 	}
+	if c.database.lossy() && c.random.IntN(2) == 0 {
+		// What is lost was written where a leader is cut off.
+		if i := slices.IndexFunc(up, c.leads); i >= 0 {
+			return up[i]
+		}
+	}
 	return up[c.random.IntN(len(up))]
+}
+
+// up are the nodes that clients can connect to.
+func (w *world) up() (list []*life) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.slots {
+		if s.life != nil && s.life.node != nil && !s.gone {
+			list = append(list, s.life)
+		}
+	}
+	return list
+}
+
+// leads says whether a node has the leader of the client's database.
+func (c *client) leads(l *life) bool {
+	r, err := l.node.Replica(c.database.name)
+	return err == nil && r.Status().Role == replica.RoleLeader
 }
 
 // window is the number of the current stretch of time: keys live in one, so

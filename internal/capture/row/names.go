@@ -91,6 +91,12 @@ func (n *Names) Table(d *rowformat.Table) (*Columns, bool, error) {
 	return c, true, nil
 }
 
+// Declared names the columns of a table, and the one that is the rowid, "" when
+// none is; no columns when there is no such table.
+func (n *Names) Declared(table string) (rowid string, columns []string, err error) {
+	return ColumnNames(n.conn, table)
+}
+
 func readColumns(conn *sqlite.Conn, name string) (*Columns, error) {
 	t, err := readTable(conn, name, "")
 	if err != nil || t == nil {

@@ -97,7 +97,12 @@ func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, er
 	if err := conn.BeginImmediate(); err != nil {
 		return 0, fmt.Errorf("keep orphaned writes: %w", err)
 	}
-	k := orphanKeeper{conn: conn, columns: r.columnsByTable(ctx), verdict: r.verdicts()}
+	names, err := r.orphanNames(ctx)
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("keep orphaned writes: %w", err), conn.Rollback())
+	}
+	defer names.close()
+	k := orphanKeeper{conn: conn, columns: names.of, verdict: r.verdicts()}
 	size, err = r.eachEntry(after, func(e *entry.Entry, _ []byte) error { return k.keep(e) })
 	if err == nil {
 		err = conn.Commit()
@@ -107,39 +112,6 @@ func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, er
 	}
 	r.recountOrphans(ctx)
 	return size, nil
-}
-
-// columnsByTable returns a function that names a table's columns, as well as
-// the replica knows them.
-func (r *Replica) columnsByTable(ctx context.Context) func(table string) tableNames {
-	known := make(map[string]tableNames)
-	return func(table string) tableNames {
-		if names, ok := known[table]; ok {
-			return names
-		}
-		known[table] = tableNames{}
-		db := r.file() // Also one that nobody else may read any more.
-		if db == nil {
-			return tableNames{}
-		}
-		conn, err := db.Reader(ctx)
-		if err != nil {
-			return tableNames{}
-		}
-		defer db.ReleaseReader(conn)
-		conn.SetGuard(sqlite.GuardOwn)
-		if rowid, names, err := row.ColumnNames(conn, table); err == nil {
-			known[table] = tableNames{rowid, names}
-		}
-		return known[table]
-	}
-}
-
-// tableNames are the names of a table's columns; rowid is empty when the rowid is
-// none of them.
-type tableNames struct {
-	rowid   string
-	columns []string
 }
 
 type orphanKeeper struct {
