@@ -69,6 +69,7 @@ var layers = map[string]int{
 	"cmd/skein":    programs,
 	"cmd/skeinsim": programs,
 
+	"internal/capture/capturetest":     tools,
 	"internal/control/controltest":     tools,
 	"internal/httpapi/httpapitest":     tools,
 	"internal/tidy":                    tools,

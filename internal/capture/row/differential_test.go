@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/capturetest"
 	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -56,7 +57,7 @@ func (t *tally) add(u tally) {
 // history is one random run. Its states are dumps: states[i] before bodies[i].
 type history struct {
 	t      *testing.T
-	g      *generator
+	g      *capturetest.Generator
 	plain  *sqlite.Conn
 	p      *pairOf
 	log    []string
@@ -75,15 +76,15 @@ type save struct {
 }
 
 func newHistory(t *testing.T, seed uint64) *history {
-	h := &history{t: t, g: &generator{Rand: rand.New(rand.NewPCG(seed, 0))}, p: newPair(t)}
+	h := &history{t: t, g: &capturetest.Generator{Rand: rand.New(rand.NewPCG(seed, 0))}, p: newPair(t)}
 	h.plain = open(t, filepath.Join(t.TempDir(), "plain.db"), sqlite.RoleWriter)
 	return h
 }
 
 func (h *history) run() {
 	var setup []string
-	for _, i := range h.g.Perm(len(families))[:2+h.g.IntN(3)] {
-		setup = append(setup, families[i]...)
+	for _, i := range h.g.Perm(len(capturetest.Families))[:2+h.g.IntN(3)] {
+		setup = append(setup, capturetest.Families[i]...)
 	}
 	h.transaction(func() {
 		for _, sql := range setup {
@@ -106,7 +107,7 @@ func (h *history) run() {
 // transaction runs steps on both databases and ships what came of them.
 func (h *history) transaction(steps func(), commit bool) {
 	h.t.Helper()
-	h.g.look(relations(h.t, h.p.leader))
+	h.g.Look(capturetest.Relations(h.t, h.p.leader))
 	h.log = append(h.log, "BEGIN IMMEDIATE")
 	must(h.t, h.plain.BeginImmediate())
 	must(h.t, h.p.leader.BeginImmediate())
@@ -125,7 +126,7 @@ func (h *history) transaction(steps func(), commit bool) {
 		must(h.t, h.plain.Rollback())
 		must(h.t, h.p.leader.Rollback())
 		h.p.recorder.Rewind(mark)
-		h.compare(dump(h.t, h.plain), dump(h.t, h.p.leader), "after a rollback, the captured connection")
+		h.compare(capturetest.Dump(h.t, h.plain), capturetest.Dump(h.t, h.p.leader), "after a rollback, the captured connection")
 		return
 	}
 	h.commit(mark)
@@ -156,17 +157,17 @@ func (h *history) commit(mark row.Mark) {
 		h.tally.applied++
 		h.bodies, h.states = append(h.bodies, slices.Clone(body)), append(h.states, h.last)
 	}
-	leader := dump(h.t, h.p.leader)
-	h.last = dump(h.t, h.p.follower)
+	leader := capturetest.Dump(h.t, h.p.leader)
+	h.last = capturetest.Dump(h.t, h.p.follower)
 	h.compare(leader, h.last, "the follower")
 	// ANALYZE takes tables in the order of a hash table, which a refused statement shuffles.
-	plain := slices.DeleteFunc(dump(h.t, h.plain), isStatistics)
+	plain := slices.DeleteFunc(capturetest.Dump(h.t, h.plain), isStatistics)
 	h.compare(plain, slices.DeleteFunc(leader, isStatistics), "the captured connection")
 }
 
 func (h *history) compare(want, got []string, who string) {
 	h.t.Helper()
-	if d := difference(want, got); d != "" {
+	if d := capturetest.Difference(want, got); d != "" {
 		h.t.Errorf("%s differs:\n%s", who, d)
 	}
 }
@@ -176,7 +177,7 @@ func isStatistics(line string) bool { return strings.HasPrefix(line, "sqlite_sta
 func (h *history) steps(schemaRate int) {
 	for range 1 + h.g.IntN(7) {
 		switch n := h.g.IntN(12); {
-		case h.dead || h.t.Failed() || len(h.g.tables) == 0:
+		case h.dead || h.t.Failed() || len(h.g.Tables) == 0:
 			return
 		case n == 0:
 			h.savepoint()
@@ -186,10 +187,10 @@ func (h *history) steps(schemaRate int) {
 			h.both("RELEASE " + h.saved[len(h.saved)-1].name)
 			h.saved = h.saved[:len(h.saved)-1]
 		case n > 2 && n <= 2+schemaRate:
-			h.statement(h.g.schemaChange())
-			h.g.look(relations(h.t, h.p.leader))
+			h.statement(h.g.SchemaChange())
+			h.g.Look(capturetest.Relations(h.t, h.p.leader))
 		default:
-			h.statement(h.g.change())
+			h.statement(h.g.Change())
 		}
 	}
 }
@@ -241,7 +242,7 @@ func (h *history) rollbackTo() {
 	h.both("ROLLBACK TO " + h.saved[n].name)
 	h.p.recorder.Rewind(h.saved[n].mark)
 	h.saved = h.saved[:n+1]
-	h.g.look(relations(h.t, h.p.leader))
+	h.g.Look(capturetest.Relations(h.t, h.p.leader))
 }
 
 // checkIndexes looks for rows that an index does not know, and the reverse. It
@@ -249,9 +250,9 @@ func (h *history) rollbackTo() {
 // remember what they have read.
 func (h *history) checkIndexes(applier *sqlite.Conn) {
 	h.t.Helper()
-	path := string(select1(h.t, applier, "PRAGMA database_list")[0][2].Bytes)
+	path := string(capturetest.Select(h.t, applier, "PRAGMA database_list")[0][2].Bytes)
 	c := open(h.t, path, sqlite.RoleTool)
-	for _, r := range select1(h.t, c, "PRAGMA integrity_check") {
+	for _, r := range capturetest.Select(h.t, c, "PRAGMA integrity_check") {
 		if string(r[0].Bytes) != "ok" && !strings.HasPrefix(string(r[0].Bytes), "NULL value in") && !strings.HasPrefix(string(r[0].Bytes), "CHECK constraint") {
 			h.t.Errorf("integrity: %s", r[0].Bytes)
 		}
@@ -262,7 +263,7 @@ func (h *history) checkIndexes(applier *sqlite.Conn) {
 // deposed leader does, until one cannot be.
 func (h *history) undo() {
 	h.p.recorder.Close()
-	path := string(select1(h.t, h.p.leader, "PRAGMA database_list")[0][2].Bytes)
+	path := string(capturetest.Select(h.t, h.p.leader, "PRAGMA database_list")[0][2].Bytes)
 	deposed := open(h.t, path, sqlite.RoleApplier)
 	old := row.NewApplier(deposed)
 	defer old.Close()
@@ -292,7 +293,7 @@ func (h *history) undoOn(c *sqlite.Conn, a *row.Applier, i int) error {
 		}
 		want = h.states[i+1]
 	}
-	if d := difference(want, dump(h.t, c)); d != "" {
+	if d := capturetest.Difference(want, capturetest.Dump(h.t, c)); d != "" {
 		h.t.Errorf("undo of body %d (%v) differs:\n%s", i, err, d)
 	}
 	if err == nil {

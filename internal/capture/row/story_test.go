@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/capturetest"
 	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -15,7 +16,7 @@ import (
 // same fails unless leader and follower are equal.
 func (p *pairOf) same() {
 	p.t.Helper()
-	if d := difference(dump(p.t, p.leader), dump(p.t, p.follower)); d != "" {
+	if d := capturetest.Difference(capturetest.Dump(p.t, p.leader), capturetest.Dump(p.t, p.follower)); d != "" {
 		p.t.Errorf("the follower differs:\n%s", d)
 	}
 }
@@ -81,7 +82,7 @@ func TestStories(t *testing.T) {
 			for _, sql := range s.before {
 				p.transaction(sql)
 			}
-			before := dump(t, p.follower)
+			before := capturetest.Dump(t, p.follower)
 			body := p.transaction(s.then...)
 			if body == nil {
 				if s.want != "" {
@@ -98,10 +99,10 @@ func TestStories(t *testing.T) {
 				if !errors.Is(err, row.ErrNotInvertible) || !strings.Contains(s.want, "schema") {
 					t.Errorf("undo: %v", err)
 				}
-				before = dump(t, p.leader)
+				before = capturetest.Dump(t, p.leader)
 			}
 			must(t, p.follower.Commit())
-			if d := difference(before, dump(t, p.follower)); d != "" {
+			if d := capturetest.Difference(before, capturetest.Dump(t, p.follower)); d != "" {
 				t.Errorf("undone, it differs:\n%s", d)
 			}
 		})
@@ -223,7 +224,7 @@ func TestFullTextHoldsBack(t *testing.T) {
 func TestRowIsRewrittenAndChanged(t *testing.T) {
 	p := newPair(t)
 	p.transaction("CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO f VALUES('first')")
-	before := dump(t, p.follower)
+	before := capturetest.Dump(t, p.follower)
 	must(t, p.leader.BeginImmediate())
 	m := p.recorder.Mark()
 	must(t, p.leader.Exec("INSERT INTO f(f, rank) VALUES('pgsz', 64); INSERT INTO f VALUES('second')"))
@@ -235,7 +236,7 @@ func TestRowIsRewrittenAndChanged(t *testing.T) {
 	p.same()
 	must(t, p.applier.Undo(body))
 	must(t, p.follower.Commit())
-	if d := difference(before, dump(t, p.follower)); d != "" {
+	if d := capturetest.Difference(before, capturetest.Dump(t, p.follower)); d != "" {
 		t.Errorf("undone, it differs:\n%s", d)
 	}
 }
@@ -355,7 +356,7 @@ func TestSchemaRolledBackOnFollower(t *testing.T) {
 	q := newPair(t)
 	second := q.transaction("CREATE TABLE t(b, a)", "INSERT INTO t VALUES(1, 2)")
 	must(t, a.Apply(second))
-	if got := select1(t, other, "SELECT a FROM t"); got[0][0].Int != 2 {
+	if got := capturetest.Select(t, other, "SELECT a FROM t"); got[0][0].Int != 2 {
 		t.Errorf("got %v", got)
 	}
 }

@@ -1,4 +1,4 @@
-package row_test
+package capturetest
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"github.com/skeindb/skein/internal/sqltext"
 )
 
-// families are the schemas that histories are made of. Each history takes some.
-var families = [][]string{
+// Families are the schemas that histories are made of. Each history takes some.
+var Families = [][]string{
 	{
 		`CREATE TABLE acc(id INTEGER PRIMARY KEY, u UNIQUE, v, w REAL, x TEXT COLLATE NOCASE)`,
 		`CREATE INDEX acc_expr ON acc(lower(x), v)`,
@@ -61,27 +61,28 @@ var families = [][]string{
 	{`CREATE VIRTUAL TABLE rt USING rtree(id, x1, x2, +note)`},
 }
 
-// generator makes SQL for whatever tables there are.
-type generator struct {
+// Generator makes SQL for whatever tables there are.
+type Generator struct {
 	*rand.Rand
-	tables []relation // ordinary ones
+	Tables []Relation // ordinary ones
 	made   int        // names made up
 	fts    bool
 	rtree  bool
 }
 
-func (g *generator) look(all []relation) {
-	g.tables, g.fts, g.rtree = nil, false, false
+// Look learns which tables there are.
+func (g *Generator) Look(all []Relation) {
+	g.Tables, g.fts, g.rtree = nil, false, false
 	for _, r := range all {
-		g.fts = g.fts || r.name == "ft"
-		g.rtree = g.rtree || r.name == "rt"
-		if r.kind == "table" && !strings.HasPrefix(r.name, "sqlite_") {
-			g.tables = append(g.tables, r)
+		g.fts = g.fts || r.Name == "ft"
+		g.rtree = g.rtree || r.Name == "rt"
+		if r.Kind == "table" && !strings.HasPrefix(r.Name, "sqlite_") {
+			g.Tables = append(g.Tables, r)
 		}
 	}
 }
 
-func pick[T any](g *generator, list []T) T { return list[g.IntN(len(list))] }
+func pick[T any](g *Generator, list []T) T { return list[g.IntN(len(list))] }
 
 var oddValues = []string{
 	"NULL", "-0.0", "1.0", "2.5", "1e300", "9e999", "-9e999", "9223372036854770000", "-9223372036854775808", "1234567890123",
@@ -89,7 +90,7 @@ var oddValues = []string{
 	"hex(zeroblob(700))", "zeroblob(9000)", "replace(hex(zeroblob(3000)),'0','ü')",
 }
 
-func (g *generator) value() string {
+func (g *Generator) value() string {
 	switch g.IntN(10) {
 	case 0, 1, 2, 3, 4:
 		return fmt.Sprint(g.IntN(16) - 4)
@@ -99,19 +100,19 @@ func (g *generator) value() string {
 	return pick(g, oddValues)
 }
 
-func (g *generator) table() relation { return pick(g, g.tables) }
+func (g *Generator) table() Relation { return pick(g, g.Tables) }
 
-func (g *generator) column(r relation) string { return sqltext.QuoteName(pick(g, r.columns)) }
+func (g *Generator) column(r Relation) string { return sqltext.QuoteName(pick(g, r.Columns)) }
 
 // key is a name for the row that can be compared, or any column.
-func (g *generator) key(r relation) string {
-	if r.rowid == "" || g.IntN(4) == 0 {
+func (g *Generator) key(r Relation) string {
+	if r.RowID == "" || g.IntN(4) == 0 {
 		return g.column(r)
 	}
-	return r.rowid
+	return r.RowID
 }
 
-func (g *generator) where(r relation) string {
+func (g *Generator) where(r Relation) string {
 	switch g.IntN(6) {
 	case 0:
 		return ""
@@ -120,29 +121,29 @@ func (g *generator) where(r relation) string {
 	case 2:
 		return " WHERE " + g.column(r) + " > " + g.value()
 	case 3:
-		return fmt.Sprintf(" WHERE %s IN (SELECT %s FROM %s ORDER BY 1 LIMIT %d)", g.key(r), g.key(r), sqltext.QuoteName(r.name), 1+g.IntN(4))
+		return fmt.Sprintf(" WHERE %s IN (SELECT %s FROM %s ORDER BY 1 LIMIT %d)", g.key(r), g.key(r), sqltext.QuoteName(r.Name), 1+g.IntN(4))
 	case 4:
 		return " WHERE abs(" + g.key(r) + ") % 2 = " + fmt.Sprint(g.IntN(2))
 	}
 	return " WHERE " + g.column(r) + " IS NOT NULL"
 }
 
-func (g *generator) or() string {
+func (g *Generator) or() string {
 	return pick(g, []string{"", "", "", "", " OR REPLACE", " OR REPLACE", " OR IGNORE", " OR FAIL", " OR ABORT"})
 }
 
-func (g *generator) insert(r relation) string {
-	names := make([]string, 0, len(r.columns)+1)
-	if r.rowid != "" && !slices.Contains(r.columns, r.rowid) && g.IntN(3) == 0 {
-		names = append(names, r.rowid)
+func (g *Generator) insert(r Relation) string {
+	names := make([]string, 0, len(r.Columns)+1)
+	if r.RowID != "" && !slices.Contains(r.Columns, r.RowID) && g.IntN(3) == 0 {
+		names = append(names, r.RowID)
 	}
-	for _, c := range r.columns {
+	for _, c := range r.Columns {
 		if g.IntN(6) > 0 {
 			names = append(names, sqltext.QuoteName(c))
 		}
 	}
 	if len(names) == 0 {
-		return "INSERT" + g.or() + " INTO " + sqltext.QuoteName(r.name) + " DEFAULT VALUES"
+		return "INSERT" + g.or() + " INTO " + sqltext.QuoteName(r.Name) + " DEFAULT VALUES"
 	}
 	var rows []string
 	for range 1 + g.IntN(5) {
@@ -152,7 +153,7 @@ func (g *generator) insert(r relation) string {
 		}
 		rows = append(rows, "("+strings.Join(values, ",")+")")
 	}
-	sql := " INTO " + sqltext.QuoteName(r.name) + "(" + strings.Join(names, ",") + ") VALUES" + strings.Join(rows, ",")
+	sql := " INTO " + sqltext.QuoteName(r.Name) + "(" + strings.Join(names, ",") + ") VALUES" + strings.Join(rows, ",")
 	switch g.IntN(6) {
 	case 0:
 		return "INSERT" + sql + " ON CONFLICT DO NOTHING RETURNING *"
@@ -163,7 +164,7 @@ func (g *generator) insert(r relation) string {
 	return "INSERT" + g.or() + sql
 }
 
-func (g *generator) expression(r relation, c string) string {
+func (g *Generator) expression(r Relation, c string) string {
 	switch g.IntN(7) {
 	case 0:
 		return c
@@ -179,21 +180,21 @@ func (g *generator) expression(r relation, c string) string {
 	return g.value()
 }
 
-func (g *generator) update(r relation) string {
+func (g *Generator) update(r Relation) string {
 	var sets []string
-	if r.rowid != "" && g.IntN(5) == 0 {
-		sets = append(sets, r.rowid+"="+pick(g, []string{"-" + r.rowid, r.rowid + "+1", r.rowid + "-1", fmt.Sprint(g.IntN(12)), "100-" + r.rowid}))
+	if r.RowID != "" && g.IntN(5) == 0 {
+		sets = append(sets, r.RowID+"="+pick(g, []string{"-" + r.RowID, r.RowID + "+1", r.RowID + "-1", fmt.Sprint(g.IntN(12)), "100-" + r.RowID}))
 	}
 	for len(sets) == 0 || g.IntN(3) == 0 {
 		c := g.column(r)
 		sets = append(sets, c+"="+g.expression(r, c))
 	}
-	sql := "UPDATE" + g.or() + " " + sqltext.QuoteName(r.name) + " SET " + strings.Join(sets, ",")
+	sql := "UPDATE" + g.or() + " " + sqltext.QuoteName(r.Name) + " SET " + strings.Join(sets, ",")
 	if g.IntN(6) == 0 {
 		s := g.table()
 		c := g.column(r)
 		return fmt.Sprintf("UPDATE%s %s SET %s=other.%s FROM (SELECT * FROM %s LIMIT 3) AS other WHERE %s.%s IS NOT other.%s", g.or(),
-			sqltext.QuoteName(r.name), c, g.column(s), sqltext.QuoteName(s.name), sqltext.QuoteName(r.name), c, g.column(s))
+			sqltext.QuoteName(r.Name), c, g.column(s), sqltext.QuoteName(s.Name), sqltext.QuoteName(r.Name), c, g.column(s))
 	}
 	sql += g.where(r)
 	if g.IntN(5) == 0 {
@@ -202,8 +203,8 @@ func (g *generator) update(r relation) string {
 	return sql
 }
 
-// change makes a statement that changes rows.
-func (g *generator) change() string {
+// Change makes a statement that changes rows.
+func (g *Generator) Change() string {
 	switch n := g.IntN(20); {
 	case n < 2 && g.fts:
 		return pick(g, fullText)
@@ -211,7 +212,7 @@ func (g *generator) change() string {
 		return fmt.Sprintf(pick(g, spatial), g.IntN(6), g.IntN(9))
 	case n == 4:
 		return pick(g, sequences)
-	case n == 5 && slices.ContainsFunc(g.tables, func(r relation) bool { return r.name == "src" }):
+	case n == 5 && slices.ContainsFunc(g.Tables, func(r Relation) bool { return r.Name == "src" }):
 		return fmt.Sprintf("INSERT INTO src_v VALUES(%s, %s)", g.value(), g.value())
 	case n < 13:
 		return g.insert(g.table())
@@ -219,7 +220,7 @@ func (g *generator) change() string {
 		return g.update(g.table())
 	}
 	r := g.table()
-	return "DELETE FROM " + sqltext.QuoteName(r.name) + g.where(r)
+	return "DELETE FROM " + sqltext.QuoteName(r.Name) + g.where(r)
 }
 
 var fullText = []string{
@@ -240,10 +241,10 @@ var sequences = []string{
 	"UPDATE sqlite_sequence SET seq = 'x' WHERE name = 'nothing'", "DELETE FROM sqlite_sequence", "INSERT INTO sqlite_sequence VALUES(NULL, NULL),('other', 1.5)",
 }
 
-// schemaChange makes a statement that changes the schema, or tries to.
-func (g *generator) schemaChange() string {
+// SchemaChange makes a statement that changes the schema, or tries to.
+func (g *Generator) SchemaChange() string {
 	r := g.table()
-	name := sqltext.QuoteName(r.name)
+	name := sqltext.QuoteName(r.Name)
 	g.made++
 	switch g.IntN(18) {
 	case 0:
@@ -261,7 +262,7 @@ func (g *generator) schemaChange() string {
 	case 6:
 		return fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO renamed%d", name, g.column(r), g.made)
 	case 7:
-		return fmt.Sprintf("ALTER TABLE %s RENAME TO %s", name, pick(g, []string{fmt.Sprintf("moved%d", g.made), sqltext.QuoteName(strings.ToUpper(r.name))}))
+		return fmt.Sprintf("ALTER TABLE %s RENAME TO %s", name, pick(g, []string{fmt.Sprintf("moved%d", g.made), sqltext.QuoteName(strings.ToUpper(r.Name))}))
 	case 8:
 		return fmt.Sprintf("CREATE INDEX i%d ON %s(%s)", g.made, name, g.column(r))
 	case 9:
