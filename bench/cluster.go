@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/pki"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/test/netns"
 )
 
 // database is the one that everything is measured on.
@@ -32,9 +34,12 @@ type cluster struct {
 	command func(config string) *exec.Cmd
 	nodes   []*node
 	client  *adminclient.Client
+	network *netns.Network // nil: all on the loopback
 }
 
 type node struct {
+	cluster        *cluster
+	index          int
 	name           string
 	id             base.NodeID
 	dir            string
@@ -46,21 +51,22 @@ func (n *node) certs() string  { return filepath.Join(n.dir, "certs") }
 func (n *node) data() string   { return filepath.Join(n.dir, "data") }
 func (n *node) config() string { return filepath.Join(n.dir, "skein.toml") }
 
-// newCluster makes folders and certificates of n nodes; nothing runs yet.
-func newCluster(dir string, n int, command func(config string) *exec.Cmd) (*cluster, error) {
-	c := &cluster{dir: dir, command: command}
+// newCluster makes folders and certificates of n nodes; nothing runs yet. In a
+// network each has an address and a loopback of its own.
+func newCluster(dir string, n int, command func(config string) *exec.Cmd, network *netns.Network) (*cluster, error) {
+	c := &cluster{dir: dir, command: command, network: network}
 	e := env.Real(slog.New(slog.DiscardHandler))
 	ca, err := pki.NewCA(e.Rand, e.Clock.Now(), e.Rand.Uint64())
 	if err != nil {
 		return nil, err
 	}
 	for i := range n {
-		m := &node{name: fmt.Sprintf("n%d", i+1), id: base.NodeID(e.Rand.Uint64() | 1)}
+		m := &node{cluster: c, index: i, name: fmt.Sprintf("n%d", i+1), id: base.NodeID(e.Rand.Uint64() | 1)}
 		m.dir = filepath.Join(dir, m.name)
 		if err := os.MkdirAll(m.certs(), 0o700); err != nil {
 			return nil, err
 		}
-		issued, err := ca.IssueNode(e.Rand, e.Clock.Now(), pki.NodeOptions{Node: m.id, Names: []string{"localhost", "127.0.0.1"}})
+		issued, err := ca.IssueNode(e.Rand, e.Clock.Now(), pki.NodeOptions{Node: m.id, Names: []string{"localhost", "127.0.0.1", netns.Address(i)}})
 		if err != nil {
 			return nil, err
 		}
@@ -72,6 +78,9 @@ func newCluster(dir string, n int, command func(config string) *exec.Cmd) (*clus
 			return nil, err
 		}
 		m.pg, m.http, m.peer = ports[0], ports[1], ports[2]
+		if network != nil {
+			m.peer = strings.Replace(m.peer, "127.0.0.1", netns.Address(i), 1)
+		}
 		c.nodes = append(c.nodes, m)
 	}
 	return c, nil
@@ -105,7 +114,11 @@ func (c *cluster) run(n *node) error {
 	if err := os.WriteFile(n.config(), []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		return err
 	}
-	p, err := start(c.command(n.config()), filepath.Join(n.dir, "node.log"))
+	cmd := c.command(n.config())
+	if c.network != nil {
+		cmd = exec.Command("ip", append([]string{"netns", "exec", c.network.Namespace(n.index)}, cmd.Args...)...)
+	}
+	p, err := start(cmd, filepath.Join(n.dir, "node.log"))
 	n.process = p
 	return err
 }
@@ -157,7 +170,8 @@ func (c *cluster) dial() (err error) {
 			urls = append(urls, "http://"+n.http)
 		}
 	}
-	c.client, err = adminclient.New(adminclient.Options{URLs: urls})
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return c.dialAddress(ctx, address) }}
+	c.client, err = adminclient.New(adminclient.Options{URLs: urls, HTTP: &http.Client{Transport: transport}})
 	return err
 }
 
@@ -321,7 +335,24 @@ func (c *cluster) leader(ctx context.Context) (*node, error) {
 	return nil, errors.New("the database has no leader")
 }
 
+// dialAddress connects to an address that one of the nodes listens on.
+func (c *cluster) dialAddress(ctx context.Context, address string) (net.Conn, error) {
+	for i, n := range c.nodes {
+		if c.network != nil && (n.pg == address || n.http == address) {
+			return c.network.Dial(ctx, i, address)
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
+
 // connect opens a PostgreSQL connection to a node, without TLS as pgbench's.
 func (n *node) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, "postgres://bench@"+n.pg+"/"+database+"?sslmode=disable")
+	cfg, err := pgx.ParseConfig("postgres://bench@" + n.pg + "/" + database + "?sslmode=disable")
+	if err != nil {
+		return nil, err
+	}
+	cfg.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
+		return n.cluster.dialAddress(ctx, address)
+	}
+	return pgx.ConnectConfig(ctx, cfg)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/test/netns"
 )
 
 const (
@@ -42,6 +43,8 @@ type event struct {
 	after  func(c *cluster, l *node) error
 	// all: writers on the leader, too. Elsewhere none could tell anything.
 	all bool
+	// cut: the nodes have a network that can be cut.
+	cut bool
 	// failovers is how many times the leader is to change.
 	failovers base.Epoch
 }
@@ -55,6 +58,8 @@ func (b *bench) events() []event {
 	again := func(c *cluster, l *node) error { return c.run(l) }
 	freeze := func(_ context.Context, _ *cluster, l *node) error { l.process.signal(syscall.SIGSTOP); return nil }
 	wake := func(_ *cluster, l *node) error { l.process.signal(syscall.SIGCONT); return nil }
+	cut := func(_ context.Context, c *cluster, l *node) error { return c.network.Isolate(l.index) }
+	heal := func(c *cluster, _ *node) error { return c.network.Heal() }
 	move := func(ctx context.Context, c *cluster, _ *node) error {
 		_, err := c.client.Switchover(ctx, database, 0)
 		return err
@@ -64,6 +69,8 @@ func (b *bench) events() []event {
 		{name: "kill-control", what: "leader killed, led the control group", control: true, goalMS: 300, happen: kill, after: again, failovers: 1},
 		{name: "freeze", what: "leader frozen", goalMS: 300, happen: freeze, after: wake, failovers: 1},
 		{name: "freeze-control", what: "leader frozen, led the control group", control: true, goalMS: 600, happen: freeze, after: wake, failovers: 1},
+		{name: "cut", what: "leader cut off", goalMS: 300, happen: cut, after: heal, cut: true, failovers: 1},
+		{name: "cut-control", what: "leader cut off, led the control group", control: true, goalMS: 600, happen: cut, after: heal, cut: true, failovers: 1},
 		{name: "switchover", what: "switchover under load", goalMS: 20, happen: move, all: true, failovers: 1},
 		{name: "busy", what: fmt.Sprintf("all CPUs busy for %v", b.busy), happen: b.keepBusy, all: true},
 	}
@@ -134,8 +141,19 @@ func (b *bench) failover(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) failoverOf(ctx context.Context, e event) error {
-	c, err := newCluster(filepath.Join(b.dir, "skein-"+e.name), 3, b.command)
+func (b *bench) failoverOf(ctx context.Context, e event) (err error) {
+	var network *netns.Network
+	if e.cut {
+		if missing := netns.Available(); missing != nil {
+			say("%s: left out: %v", e.name, missing)
+			return nil
+		}
+		if network, err = netns.New(3); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, network.Close()) }()
+	}
+	c, err := newCluster(filepath.Join(b.dir, "skein-"+e.name), 3, b.command, network)
 	if err != nil {
 		return err
 	}

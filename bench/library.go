@@ -78,7 +78,7 @@ func (l *embedded) close() {
 
 // library is workload 3: no PostgreSQL protocol, the leader in this process.
 func (b *bench) library(ctx context.Context) error {
-	c, err := newCluster(filepath.Join(b.dir, "skein-library"), 3, b.command)
+	c, err := newCluster(filepath.Join(b.dir, "skein-library"), 3, b.command, nil)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -142,10 +143,11 @@ func readLatencies(dir string) ([]time.Duration, error) {
 	return all, nil
 }
 
-// quantile of a sorted list.
+// quantile of a sorted list, by nearest rank: the smallest value that at least
+// that part of all does not exceed.
 func quantile[T any](sorted []T, q float64) (zero T) {
 	if len(sorted) == 0 {
 		return zero
 	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }

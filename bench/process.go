@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,14 +34,22 @@ func start(cmd *exec.Cmd, log string) (*process, error) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // Nothing outlives a bench that is killed.
-	if err := cmd.Start(); err != nil {
+	p := &process{cmd: cmd, log: f, ended: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		// The death signal comes when the thread that started the process ends:
+		// this one serves nobody else, and ends with the process.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", cmd.Path, err), f.Close())
 	}
-	p := &process{cmd: cmd, log: f, ended: make(chan struct{})}
-	go func() {
-		p.err = cmd.Wait()
-		close(p.ended)
-	}()
 	return p, nil
 }
 

@@ -30,7 +30,7 @@ func (t *target) logBytes(ctx context.Context) (int64, error) {
 
 // sql is workloads 1, 2 and 4, and the memory of an idle node.
 func (b *bench) sql(ctx context.Context) error {
-	c, err := newCluster(filepath.Join(b.dir, "skein-sql"), 3, b.command)
+	c, err := newCluster(filepath.Join(b.dir, "skein-sql"), 3, b.command, nil)
 	if err != nil {
 		return err
 	}

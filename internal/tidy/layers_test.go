@@ -109,6 +109,7 @@ var seenByFrontEnds = []string{
 // arrows are single imports that the layers alone would refuse.
 var arrows = map[string]string{
 	"internal/pgwire/catalogue -> internal/sqlite": "its catalog tables are an SQLite database in memory, of its own",
+	"bench -> test/netns":                          "leaders are cut off by the network as in the tests",
 	"cmd/skein -> github.com/ncruces/go-sqlite3":   "a downloaded snapshot is checked as any SQLite would open it, not as a replica's file",
 }
 

@@ -126,7 +126,7 @@ func (c *client) connect(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		return c.cluster.network.dial(ctx, int(host[1]-'1'), port)
+		return c.cluster.network.Dial(ctx, int(host[1]-'1'), "127.0.0.1:"+port)
 	}
 	if c.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/test/netns"
 	"github.com/skeindb/skein/test/process"
 )
 
@@ -53,7 +54,7 @@ type node struct {
 // cluster is three nodes on a network of their own.
 type cluster struct {
 	t       *testing.T
-	network *network
+	network *netns.Network
 	nodes   []*node
 }
 
@@ -69,18 +70,27 @@ func newCluster(t *testing.T, size int) *cluster {
 			t.Error(err)
 		}
 	})
-	c := &cluster{t: t, network: newNetwork(t, size)}
+	network, err := netns.New(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := network.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := &cluster{t: t, network: network}
 	c.command("cert", "ca", dir+"/ca")
 	for i := range size {
 		n := &node{t: t, cluster: c, index: i, name: fmt.Sprintf("n%d", i+1), output: &process.Output{}}
 		n.dir, n.certs = filepath.Join(dir, n.name), filepath.Join(dir, n.name+"-certs")
 		n.process = process.Ended(n.name)
-		c.command("cert", "node", "--ca", dir+"/ca", "--out", n.certs, "--host", address(i))
+		c.command("cert", "node", "--ca", dir+"/ca", "--out", n.certs, "--host", netns.Address(i))
 		n.mountDisk()
 		transport := &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return c.network.dial(ctx, i, httpPort)
+				return c.network.Dial(ctx, i, "127.0.0.1:"+httpPort)
 			},
 		}
 		n.client, err = adminclient.New(adminclient.Options{
@@ -143,14 +153,14 @@ func (n *node) startLocked() error {
 		return nil
 	}
 	arguments := []string{"serve", "--dir", n.dir + "/data", "--name", n.name, "--certs", n.certs, "--trust-loopback",
-		"--pg", "127.0.0.1:" + pgPort, "--http", "127.0.0.1:" + httpPort, "--peer", address(n.index) + ":" + peerPort}
+		"--pg", "127.0.0.1:" + pgPort, "--http", "127.0.0.1:" + httpPort, "--peer", netns.Address(n.index) + ":" + peerPort}
 	if n.index > 0 {
-		arguments = append(arguments, "--join", address(0)+":"+peerPort)
+		arguments = append(arguments, "--join", netns.Address(0)+":"+peerPort)
 	}
 	cmd := exec.Command(binary, arguments...)
 	cmd.Env = process.Environment("SKEIN_TEST_CLOCK_OFFSET=" + n.offset.String())
 	p, err := process.Start(cmd, process.Options{
-		Name: n.name, Output: n.output, Enter: func() error { return n.cluster.network.enter(n.index) },
+		Name: n.name, Output: n.output, Enter: func() error { return n.cluster.network.Enter(n.index) },
 	})
 	if err == nil {
 		n.process = p

@@ -144,12 +144,12 @@ func switchOver(ctx context.Context, h *harm) error {
 func (h *harm) cuts(ctx context.Context, node, text string, pairs ...[2]int) error {
 	defer h.record.event("partition", node, text)()
 	for _, p := range pairs {
-		if err := h.cluster.network.cut(p[0], p[1]); err != nil {
+		if err := h.cluster.network.Cut(p[1], p[0]); err != nil {
 			return err
 		}
 	}
 	h.last(ctx, time.Second, 6*time.Second)
-	return h.cluster.network.heal()
+	return h.cluster.network.Heal()
 }
 
 func isolate(ctx context.Context, h *harm) error {

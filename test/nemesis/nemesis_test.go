@@ -16,6 +16,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
 	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/test/netns"
 	"github.com/skeindb/skein/test/process"
 )
 
@@ -72,7 +73,9 @@ func TestNemesis(t *testing.T) {
 	if os.Getenv("SKEIN_E2E") == "" {
 		t.Skip("set SKEIN_E2E=1 to let real nodes fail")
 	}
-	mayMakeNetworks(t)
+	if err := netns.Available(); err != nil {
+		t.Skip(err)
+	}
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) { s.run(t) })
 	}
@@ -210,7 +213,7 @@ func (s scenario) harm(h *harm, seed uint64, lasting time.Duration) error {
 
 // heal undoes whatever a fault has left.
 func (h *harm) heal() error {
-	failures := []error{h.cluster.network.heal()}
+	failures := []error{h.cluster.network.Heal()}
 	for _, n := range h.cluster.nodes {
 		if err := os.Remove(n.dir + "/ballast"); err != nil && !errors.Is(err, os.ErrNotExist) {
 			failures = append(failures, err)

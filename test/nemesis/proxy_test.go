@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/skeindb/skein/test/netns"
 )
 
 // link is how the connections from one node to another are treated. Its fields
@@ -58,16 +60,16 @@ const (
 )
 
 // startProxies puts proxies on every link.
-func startProxies(n *network, port string) (*proxies, error) {
+func startProxies(n *netns.Network, port string) (*proxies, error) {
 	p := &proxies{links: map[[2]int]*link{}}
-	for from := range n.nodes {
+	for from := range n.Size() {
 		rules := "table ip redirection {\n chain out {\n type nat hook output priority -100;\n"
-		for to := range n.nodes {
+		for to := range n.Size() {
 			if from == to {
 				continue
 			}
-			rules += fmt.Sprintf("meta mark != %d ip daddr %s tcp dport %s redirect to :%d\n", proxyMark, address(to), port, proxyPort+to)
-			l, err := within(n, from, func() (net.Listener, error) { return net.Listen("tcp", fmt.Sprintf(":%d", proxyPort+to)) })
+			rules += fmt.Sprintf("meta mark != %d ip daddr %s tcp dport %s redirect to :%d\n", proxyMark, netns.Address(to), port, proxyPort+to)
+			l, err := netns.Within(n, from, func() (net.Listener, error) { return net.Listen("tcp", fmt.Sprintf(":%d", proxyPort+to)) })
 			if err != nil {
 				p.stop()
 				return nil, err
@@ -75,9 +77,9 @@ func startProxies(n *network, port string) (*proxies, error) {
 			link := &link{splits: map[*splice]bool{}}
 			p.links[[2]int{from, to}] = link
 			p.listeners = append(p.listeners, l)
-			p.wg.Go(func() { p.accept(n, l, link, from, address(to)+":"+port) })
+			p.wg.Go(func() { p.accept(n, l, link, from, netns.Address(to)+":"+port) })
 		}
-		if err := n.rules(from, rules+" }\n}\n"); err != nil {
+		if err := n.Filter(from, rules+" }\n}\n"); err != nil {
 			p.stop()
 			return nil, err
 		}
@@ -96,7 +98,7 @@ func (p *proxies) stop() {
 	p.wg.Wait()
 }
 
-func (p *proxies) accept(n *network, l net.Listener, link *link, from int, to string) {
+func (p *proxies) accept(n *netns.Network, l net.Listener, link *link, from int, to string) {
 	for {
 		near, err := l.Accept()
 		if err != nil {
@@ -104,7 +106,7 @@ func (p *proxies) accept(n *network, l net.Listener, link *link, from int, to st
 		}
 		// Dialled before anything else: a refused connection must be one at the
 		// other end, too.
-		far, err := within(n, from, func() (net.Conn, error) {
+		far, err := netns.Within(n, from, func() (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()
 			return (&net.Dialer{Control: mark}).DialContext(ctx, "tcp", to)
