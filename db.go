@@ -78,12 +78,12 @@ func (db *DB) Name() string { return db.name }
 // Exec runs one statement and drops the rows it may return. Parameters are
 // written ?1, ?2, ...
 func (db *DB) Exec(ctx context.Context, sql string, args ...any) (Result, error) {
-	s, err := db.take(ctx)
+	s, err := db.takeToWrite(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	r, err := execute(ctx, s, sql, args)
-	db.saw(r.Position)
+	db.saw(r)
 	db.give(s)
 	return r, err
 }
@@ -101,7 +101,7 @@ func (db *DB) Query(ctx context.Context, sql string, args ...any) (*Rows, error)
 		return nil, err
 	}
 	rows.closed = func(r Result) {
-		db.saw(r.Position)
+		db.saw(r)
 		db.give(s)
 	}
 	return rows, nil
@@ -128,7 +128,7 @@ func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 		return nil, err
 	}
 	tx.ended = func(r Result) {
-		db.saw(r.Position)
+		db.saw(r)
 		db.give(s)
 	}
 	return tx, nil
@@ -216,8 +216,17 @@ func (db *DB) take(ctx context.Context) (session.Session, error) {
 	}
 }
 
-// takeCaughtUp returns a session that knows what the whole DB has seen. A
-// write alone needs no such session: it runs on what the leader has.
+// takeToWrite returns a session for a write, which runs on what the leader has:
+// the session needs to know only what was seen of other databases, since that
+// stays with the write.
+func (db *DB) takeToWrite(ctx context.Context) (session.Session, error) {
+	if record, err := db.node.node.Database(db.name); err == nil && db.seen.knowsOthers(record.ID) {
+		return db.takeCaughtUp(ctx)
+	}
+	return db.take(ctx)
+}
+
+// takeCaughtUp returns a session that knows what the whole DB has seen.
 func (db *DB) takeCaughtUp(ctx context.Context) (session.Session, error) {
 	s, err := db.take(ctx)
 	if err != nil {
@@ -242,12 +251,12 @@ func (db *DB) give(s session.Session) {
 }
 
 // saw notes what a statement of this DB has come to see.
-func (db *DB) saw(p Position) {
-	if p.Seq == 0 {
+func (db *DB) saw(r Result) {
+	if r.Position.Seq == 0 {
 		return
 	}
 	if record, err := db.node.node.Database(db.name); err == nil {
-		db.seen.note(record.ID, p)
+		db.seen.note(record.ID, r)
 	}
 }
 
@@ -257,16 +266,22 @@ type seen struct {
 	token token.Token
 }
 
-func (n *seen) note(id base.DatabaseID, p Position) {
+func (n *seen) note(id base.DatabaseID, r Result) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t, err := n.token.With(id, p)
+	t, err := n.token.With(id, r.Position)
 	if err != nil {
 		// The name has meant more databases than a token can hold, one after
 		// another; the others are gone.
-		t, _ = token.Token{}.With(id, p)
+		t, _ = token.Token{}.With(id, r.Position)
 	}
-	n.token = t
+	n.token = t.Hear(r.past)
+}
+
+func (n *seen) knowsOthers(own base.DatabaseID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.token.KnowsOthers(own)
 }
 
 func (n *seen) set(t token.Token) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // Result says what a statement did.
@@ -22,12 +23,14 @@ type Result struct {
 	Reached string
 	// Degraded says that the policy let fewer followers count than it asks.
 	Degraded bool
+
+	past token.Past // of the database at Position
 }
 
 func resultOf(r session.Result) Result {
 	return Result{
 		RowsAffected: r.RowsAffected, LastInsertID: r.LastInsertID, Position: r.Position, Age: r.Age,
-		Asked: r.Asked, Reached: r.Reached, Degraded: r.Degraded,
+		Asked: r.Asked, Reached: r.Reached, Degraded: r.Degraded, past: r.Past,
 	}
 }
 

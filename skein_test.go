@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein"
+	"github.com/skeindb/skein/internal/token"
 )
 
 func open(t *testing.T, o skein.Options) *skein.Node {
@@ -293,6 +294,44 @@ func TestReadYourWritesAcrossPooledSessions(t *testing.T) {
 		}
 		close(writes)
 		wg.Wait()
+	}
+}
+
+// What a program had seen of one database stays with what it writes into
+// another, in a transaction or out of one: who sees that has heard of it.
+func TestWhatWasSeenStaysWithWhatIsWritten(t *testing.T) {
+	ctx := context.Background()
+	n := open(t, skein.Options{})
+	for i, write := range []func(*skein.DB) error{
+		func(db *skein.DB) error { return second(db.Exec(ctx, "INSERT INTO t VALUES (1)")) },
+		func(db *skein.DB) error {
+			return second(db.InTx(ctx, func(tx *skein.Tx) error { return second(tx.Exec(ctx, "INSERT INTO t VALUES (2)")) }))
+		},
+	} {
+		asked, answered := fmt.Sprintf("asked%d", i), fmt.Sprintf("answered%d", i)
+		for _, name := range []string{asked, answered} {
+			if err := n.CreateDatabase(ctx, name, skein.Policy{}); err != nil {
+				t.Fatal(err)
+			}
+			exec(t, n.Database(name), "CREATE TABLE t(x)")
+		}
+		questions, answers := n.Database(asked), n.Database(answered)
+		exec(t, questions, "INSERT INTO t VALUES (1)")
+		if err := answers.SetToken(questions.Token()); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(answers); err != nil {
+			t.Fatal(err)
+		}
+		stranger := n.Database(answered)
+		var x int
+		if err := stranger.QueryRow(ctx, "SELECT x FROM t").Scan(&x); err != nil {
+			t.Fatal(err)
+		}
+		seen, err := token.Parse(stranger.Token())
+		if err != nil || seen.Databases() != 2 {
+			t.Errorf("write %d: who has seen it knows of %d databases, %v", i, seen.Databases(), err)
+		}
 	}
 }
 

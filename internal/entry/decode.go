@@ -27,14 +27,32 @@ func Decode(b []byte) (e Entry, n int, err error) {
 	if err != nil {
 		return Entry{}, 0, err
 	}
-	e.Body = frame[at:]
+	if e.Past, e.Body, err = splitPast(frame[at:], frame[10]&hasPast != 0); err != nil {
+		return Entry{}, 0, err
+	}
 	if reason := e.invalid(); reason != "" {
 		return Entry{}, 0, fmt.Errorf("%w: %s", ErrCorrupt, reason)
 	}
 	return e, n, nil
 }
 
-// Peek reads the fields of the frame at the start of b without its body and
+// splitPast reads what follows the fields of a whole frame.
+func splitPast(b []byte, has bool) (past, body []byte, err error) {
+	if !has {
+		return nil, b, nil
+	}
+	var size uint64
+	n, err := uvarint(b, &size, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b = b[n:]; size == 0 || size > uint64(len(b)) {
+		return nil, nil, fmt.Errorf("%w: a past of %d bytes", ErrCorrupt, size)
+	}
+	return b[:size:size], b[size:], nil
+}
+
+// Peek reads the fields of the frame at the start of b without past and body and
 // without verifying its checksum; the body need not be there. It returns the
 // frame's length. It is for walking over frames that have been verified.
 func Peek(b []byte) (e Entry, n int, err error) {
@@ -67,12 +85,12 @@ func frameSize(b []byte) (int, error) {
 	return int(n), nil
 }
 
-// decodeFields reads what lies between the fixed part and the body of a frame
-// of size bytes, of which b may hold only the beginning. It returns where the
-// body starts.
+// decodeFields reads what lies between the fixed part and the past or the body
+// of a frame of size bytes, of which b may hold only the beginning. It returns
+// where that starts.
 func (e *Entry) decodeFields(b []byte, size int) (int, error) {
 	flags := b[10]
-	if flags&^hasOperation != 0 {
+	if flags&^(hasOperation|hasPast) != 0 {
 		return 0, fmt.Errorf("%w: unknown flags %02x", ErrCorrupt, flags)
 	}
 	var v [4]uint64

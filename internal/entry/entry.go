@@ -17,8 +17,11 @@ const Version = 1
 // before it trusts one.
 const MaxSize = 64 << 20
 
-// MaxOverhead bounds what a frame adds to its body.
+// MaxOverhead bounds what lies before a frame's past and body.
 const MaxOverhead = fixedSize + 10 + 10 + 5 + 10 + operationSize
+
+// MaxPast bounds an entry's past, in bytes.
+const MaxPast = 4096
 
 // MinSize is the smallest frame there is.
 const MinSize = fixedSize + 4
@@ -27,6 +30,7 @@ const (
 	fixedSize     = 11 // length, checksum, version, kind, flags
 	operationSize = 16
 	hasOperation  = 1 // flag: an operation id follows the varints
+	hasPast       = 2 // flag: a length and a past come before the body
 )
 
 // The two ways in which bytes are not an entry.
@@ -86,7 +90,11 @@ type Entry struct {
 	Operation    OperationID
 	HasOperation bool
 
-	Body []byte // after Decode it lies in the decoded bytes
+	// Past is what the writer had seen of other databases, as package token
+	// encodes it; empty when there is nothing new in that. After Decode it and
+	// Body lie in the decoded bytes.
+	Past []byte
+	Body []byte
 }
 
 // Last returns the last sequence number that e covers.
@@ -121,10 +129,12 @@ func (e *Entry) invalid() string {
 		return "sequence numbers overflow"
 	case e.Kind == 0:
 		return "kind is zero"
-	case e.Kind == EpochStart && (e.Count != 1 || len(e.Body) != 0 || e.HasOperation):
-		return "an epoch start has count 1, no operation and no body"
-	case e.Kind == Format && (e.Count != 1 || e.HasOperation):
-		return "a change of the format has count 1 and no operation"
+	case e.Kind == EpochStart && (e.Count != 1 || len(e.Body) != 0 || len(e.Past) != 0 || e.HasOperation):
+		return "an epoch start has count 1, no operation, no past and no body"
+	case e.Kind == Format && (e.Count != 1 || len(e.Past) != 0 || e.HasOperation):
+		return "a change of the format has count 1, no operation and no past"
+	case len(e.Past) > MaxPast:
+		return "the past is too long"
 	}
 	return ""
 }
@@ -137,6 +147,9 @@ func Size(e *Entry) int {
 		uvarintSize(uint64(e.Count)) + uvarintSize(zigzag(e.Time)) + len(e.Body)
 	if e.HasOperation {
 		n += operationSize
+	}
+	if len(e.Past) > 0 {
+		n += uvarintSize(uint64(len(e.Past))) + len(e.Past)
 	}
 	return n
 }
@@ -152,6 +165,9 @@ func Append(dst []byte, e *Entry) []byte {
 	if e.HasOperation {
 		flags |= hasOperation
 	}
+	if len(e.Past) > 0 {
+		flags |= hasPast
+	}
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(Size(e)))
 	dst = append(dst, 0, 0, 0, 0, Version, byte(e.Kind), flags)
 	dst = binary.AppendUvarint(dst, uint64(e.Epoch))
@@ -160,6 +176,9 @@ func Append(dst []byte, e *Entry) []byte {
 	dst = binary.AppendUvarint(dst, zigzag(e.Time))
 	if e.HasOperation {
 		dst = append(dst, e.Operation[:]...)
+	}
+	if len(e.Past) > 0 {
+		dst = append(binary.AppendUvarint(dst, uint64(len(e.Past))), e.Past...)
 	}
 	dst = append(dst, e.Body...)
 	binary.LittleEndian.PutUint32(dst[start+4:], checksum(dst[start:]))

@@ -31,6 +31,7 @@ func golden() []entry.Entry {
 			Body: entry.AppendFormatChange(nil, entry.FormatChange{Name: "statement", Details: []byte{7}}),
 		},
 		{Epoch: math.MaxUint64, First: math.MaxUint64 - math.MaxUint32, Count: math.MaxUint32, Time: math.MinInt64, Kind: 255},
+		{Epoch: 2, First: 9, Count: 1, Time: 1_700_000_000_000_000_002, Kind: entry.Row, Past: []byte("what was seen before"), Body: []byte("one row")},
 	}
 }
 
@@ -64,7 +65,7 @@ func TestGolden(t *testing.T) {
 
 func equal(a, b entry.Entry) bool {
 	return a.Epoch == b.Epoch && a.First == b.First && a.Count == b.Count && a.Time == b.Time && a.Kind == b.Kind &&
-		a.Operation == b.Operation && a.HasOperation == b.HasOperation && bytes.Equal(a.Body, b.Body)
+		a.Operation == b.Operation && a.HasOperation == b.HasOperation && bytes.Equal(a.Body, b.Body) && bytes.Equal(a.Past, b.Past)
 }
 
 func draw(t *rapid.T) entry.Entry {
@@ -73,6 +74,7 @@ func draw(t *rapid.T) entry.Entry {
 		First: base.Seq(rapid.Uint64Range(1, math.MaxUint64-math.MaxUint32).Draw(t, "first")),
 		Count: rapid.Uint32Min(1).Draw(t, "count"), Time: rapid.Int64().Draw(t, "time"),
 		Kind: entry.Kind(rapid.ByteMin(7).Draw(t, "kind")), HasOperation: rapid.Bool().Draw(t, "has operation"),
+		Past: rapid.SliceOfN(rapid.Byte(), 0, 150).Draw(t, "past"),
 		Body: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "body"),
 	}
 	if e.HasOperation {
@@ -85,14 +87,14 @@ func TestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := draw(t)
 		frame := entry.Append([]byte("before"), &e)[len("before"):]
-		if len(frame) != entry.Size(&e) || len(frame) > len(e.Body)+entry.MaxOverhead {
+		if len(frame) != entry.Size(&e) || len(frame) > len(e.Past)+2+len(e.Body)+entry.MaxOverhead {
 			t.Fatalf("%d bytes, size says %d", len(frame), entry.Size(&e))
 		}
 		got, n, err := entry.Decode(append(frame, "after"...))
 		if err != nil || n != len(frame) || !equal(got, e) {
 			t.Fatalf("%+v, %d, %v", got, n, err)
 		}
-		got.Body, e.Body = nil, nil
+		got.Body, e.Body, got.Past, e.Past = nil, nil, nil, nil
 		peeked, n, err := entry.Peek(frame[:min(len(frame), entry.MaxOverhead)])
 		if err != nil || n != len(frame) || !equal(peeked, e) {
 			t.Fatalf("peek: %+v, %d, %v", peeked, n, err)
@@ -131,6 +133,7 @@ func TestCheck(t *testing.T) {
 		"kind":     func(e *entry.Entry) { e.Kind = 0 },
 		"overflow": func(e *entry.Entry) { e.First, e.Count = math.MaxUint64, 2 },
 		"start":    func(e *entry.Entry) { e.Kind, e.Body = entry.EpochStart, []byte{1} },
+		"past":     func(e *entry.Entry) { e.Past = make([]byte, entry.MaxPast+1) },
 		"large":    func(e *entry.Entry) { e.Body = make([]byte, entry.MaxSize) },
 	} {
 		e := good

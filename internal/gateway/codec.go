@@ -4,6 +4,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // Every message is written and read here, once each, so that both sides agree;
@@ -20,6 +21,7 @@ func encodeWrite(id base.DatabaseID, q replica.WriteRequest) []byte {
 	for _, s := range q.Statements {
 		e.statement(s)
 	}
+	e.past(q.Past)
 	return e.done()
 }
 
@@ -36,6 +38,7 @@ func decodeWrite(b []byte) (id base.DatabaseID, q replica.WriteRequest, err erro
 	for n := d.count(); n > 0 && d.err == nil; n-- {
 		q.Statements = append(q.Statements, d.statement())
 	}
+	q.Past = d.past()
 	return id, q, d.end()
 }
 
@@ -63,6 +66,7 @@ func encodeRead(id base.DatabaseID, q replica.ReadRequest, st replica.Statement)
 	e.uint(uint64(id))
 	e.readRequest(q)
 	e.statement(st)
+	e.heard(q.Heard)
 	return e.done()
 }
 
@@ -72,6 +76,7 @@ func decodeRead(b []byte) (id base.DatabaseID, q replica.ReadRequest, st replica
 		return id, q, st, err
 	}
 	id, q, st = base.DatabaseID(d.uint()), d.readRequest(), d.statement()
+	q.Heard = d.heard()
 	return id, q, st, d.end()
 }
 
@@ -117,6 +122,7 @@ func (d *decoder) rows() (rows [][]base.Value) {
 func encodeEnd(r session.Result) []byte {
 	e := newMessage(msgEnd)
 	e.result(r)
+	e.past(r.Past)
 	return e.done()
 }
 
@@ -126,6 +132,7 @@ func decodeEnd(b []byte) (session.Result, error) {
 		return session.Result{}, err
 	}
 	r := d.result()
+	r.Past = d.past()
 	return r, d.end()
 }
 
@@ -143,6 +150,7 @@ func (o opening) encode() []byte {
 	e.bool(o.write != nil)
 	if o.write == nil {
 		e.readRequest(o.read)
+		e.heard(o.read.Heard)
 		return e.done()
 	}
 	e.byte(byte(o.write.Guard))
@@ -161,6 +169,7 @@ func decodeOpening(b []byte) (o opening, err error) {
 	}
 	if o.database = base.DatabaseID(d.uint()); !d.bool() {
 		o.read = d.readRequest()
+		o.read.Heard = d.heard()
 		return o, d.end()
 	}
 	o.write = &replica.BeginRequest{Guard: d.guard(), Epoch: base.Epoch(d.uint())}
@@ -201,20 +210,21 @@ func decodeQuery(b []byte) (replica.Statement, error) {
 	return s, d.end()
 }
 
-func encodeCommit(durability base.Durability, op replica.OperationID) []byte {
+func encodeCommit(durability base.Durability, op replica.OperationID, past token.Past) []byte {
 	e := newMessage(msgCommit)
 	e.durability(durability)
 	e.operation(op)
+	e.past(past)
 	return e.done()
 }
 
-func decodeCommit(b []byte) (durability base.Durability, op replica.OperationID, err error) {
+func decodeCommit(b []byte) (durability base.Durability, op replica.OperationID, past token.Past, err error) {
 	d, err := openMessage(b, msgCommit)
 	if err != nil {
-		return durability, op, err
+		return durability, op, past, err
 	}
-	durability, op = d.durability(), d.operation()
-	return durability, op, d.end()
+	durability, op, past = d.durability(), d.operation(), d.past()
+	return durability, op, past, d.end()
 }
 
 func encodeDescribe(id base.DatabaseID, sql string) []byte {
@@ -300,6 +310,7 @@ func encodeResult(res *replica.WriteResult) []byte {
 		e.values(r)
 	}
 	e.result(res.Result)
+	e.past(res.Result.Past)
 	return e.done()
 }
 
@@ -309,5 +320,6 @@ func decodeResult(b []byte) (*replica.WriteResult, error) {
 		return nil, err
 	}
 	res := &replica.WriteResult{Columns: d.columns(), Rows: d.rows(), Result: d.result()}
+	res.Result.Past = d.past()
 	return res, d.end()
 }

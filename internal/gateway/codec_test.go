@@ -15,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -41,6 +42,9 @@ func samples() []sample {
 	st := replica.Statement{SQL: "INSERT INTO item VALUES (?1, ?2, ?3, ?4, ?5)", Args: someValues}
 	read := replica.ReadRequest{AtLeast: base.Position{Epoch: 3, Seq: 400}, Linearizable: true, MaxAge: 500 * time.Millisecond, Guard: replica.GuardWrite}
 	at := base.Position{Epoch: 3, Seq: 399}
+	heard := replica.ReadRequest{Heard: at}
+	seen, _ := token.Token{}.With(9, at)
+	somePast := seen.Past(7)
 	var rows encoder
 	rows.values(someValues)
 	rows.values(nil)
@@ -90,9 +94,33 @@ func samples() []sample {
 			s, err := decodeQuery(b)
 			return encodeQuery(s), err
 		}},
-		{"commit", encodeCommit(base.Durability{Level: base.Async}, someOp), func(b []byte) ([]byte, error) {
-			d, op, err := decodeCommit(b)
-			return encodeCommit(d, op), err
+		{"commit", encodeCommit(base.Durability{Level: base.Async}, someOp, ""), func(b []byte) ([]byte, error) {
+			d, op, past, err := decodeCommit(b)
+			return encodeCommit(d, op, past), err
+		}},
+		{"write with a past", encodeWrite(7, replica.WriteRequest{Operation: someOp, Statements: []replica.Statement{st}, Past: somePast}), func(b []byte) ([]byte, error) {
+			id, q, err := decodeWrite(b)
+			return encodeWrite(id, q), err
+		}},
+		{"read of what was heard", encodeRead(7, heard, st), func(b []byte) ([]byte, error) {
+			id, q, st, err := decodeRead(b)
+			return encodeRead(id, q, st), err
+		}},
+		{"begin read of what was heard", opening{database: 7, read: heard}.encode(), againOpening},
+		{"end with a past", encodeEnd(session.Result{Tag: "SELECT", Position: at, Past: somePast}), func(b []byte) ([]byte, error) {
+			r, err := decodeEnd(b)
+			return encodeEnd(r), err
+		}},
+		{"result with a past", encodeResult(&replica.WriteResult{Result: session.Result{Tag: "INSERT", Position: at, Past: somePast}}), func(b []byte) ([]byte, error) {
+			r, err := decodeResult(b)
+			if err != nil {
+				return nil, err
+			}
+			return encodeResult(r), nil
+		}},
+		{"commit with a past", encodeCommit(base.Durability{}, someOp, somePast), func(b []byte) ([]byte, error) {
+			d, op, past, err := decodeCommit(b)
+			return encodeCommit(d, op, past), err
 		}},
 		{"error", encodeError(&base.Error{Kind: base.KindConflict, Message: "stale", Outcome: base.NotDone, Hint: "again", SQLState: "40001", Leader: 5}), nil},
 		{"describe", encodeDescribe(7, "SELECT 1"), func(b []byte) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // The messages between gateways are described in docs/format/forward.md: a
@@ -108,6 +109,20 @@ func (e *encoder) result(r session.Result) {
 	e.durability(r.Asked)
 	e.string(r.Reached)
 	e.bool(r.Degraded)
+}
+
+// past and heard end a message, and are left out when there is nothing to say: so
+// the messages of sessions that know one database are as they always were.
+func (e *encoder) past(p token.Past) {
+	if p != "" {
+		e.string(string(p))
+	}
+}
+
+func (e *encoder) heard(p base.Position) {
+	if p != (base.Position{}) {
+		e.position(p)
+	}
 }
 
 // decoder reads a message. After the first mistake every read gives zero, and
@@ -287,6 +302,27 @@ func (d *decoder) result() session.Result {
 		Tag: d.string(), RowsAffected: d.int(), LastInsertID: d.int(), Position: d.position(),
 		Age: d.duration(), Asked: d.durability(), Reached: d.string(), Degraded: d.bool(),
 	}
+}
+
+func (d *decoder) past() token.Past {
+	if len(d.b) == 0 {
+		return ""
+	}
+	p, err := token.ParsePast(d.bytes())
+	if p == "" || err != nil {
+		d.fail("past")
+	}
+	return p
+}
+
+func (d *decoder) heard() (p base.Position) {
+	if len(d.b) == 0 {
+		return p
+	}
+	if p = d.position(); p == (base.Position{}) {
+		d.fail("position that was heard of")
+	}
+	return p
 }
 
 // end says whether the message was read whole and well.

@@ -8,6 +8,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // levelKind is how fresh a read must be.
@@ -28,10 +29,13 @@ type readLevel struct {
 	at    base.Position
 }
 
-// request says what the level asks of a replica, for a session that has seen
-// at.
-func (l readLevel) request(at base.Position, guard replica.Guard) replica.ReadRequest {
+// request says what the level asks of a replica, for a session with a token.
+func (l readLevel) request(t token.Token, db base.DatabaseID, guard replica.Guard) replica.ReadRequest {
 	q := replica.ReadRequest{Guard: guard}
+	at := t.Get(db)
+	if l.kind != levelAny {
+		q.Heard = t.Heard(db)
+	}
 	switch l.kind {
 	case levelSession:
 		q.AtLeast = at
@@ -71,7 +75,7 @@ func (s *clientSession) openRead(ctx context.Context, st statement) (session.Row
 		return nil, 0, noDatabase(s.options.Database)
 	}
 	at := s.token.Get(db.ID)
-	q := s.settings.read.request(at, st.guard)
+	q := s.settings.read.request(s.token, db.ID, st.guard)
 	wait := leaderWait
 	if r := s.gateway.local(db); r != nil && (!q.Linearizable || db.Leader == s.gateway.directory.Self()) {
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {
@@ -188,7 +192,7 @@ func (t *trackedRows) finish() {
 	}
 	t.over, t.result = true, t.Rows.Result()
 	if !t.shown {
-		t.result.Position = base.Position{}
+		t.result.Position, t.result.Past = base.Position{}, ""
 	}
 	t.closed(t.result)
 }

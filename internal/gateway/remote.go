@@ -9,6 +9,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 	"github.com/skeindb/skein/internal/transport"
 )
 
@@ -366,11 +367,11 @@ func (t *remoteTx) Query(ctx context.Context, s replica.Statement) (session.Rows
 func (t *remoteTx) Alive() bool { return !t.over }
 
 // Commit implements replica.WriteTx. A commit whose answer is lost may stand.
-func (t *remoteTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID) (session.Result, error) {
+func (t *remoteTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID, past token.Past) (session.Result, error) {
 	if t.over {
 		return session.Result{}, lostTx(errTxOver())
 	}
-	res, lost, err := t.exchange(ctx, encodeCommit(d, op))
+	res, lost, err := t.exchange(ctx, encodeCommit(d, op, past))
 	t.close()
 	switch {
 	case err == nil:

@@ -8,6 +8,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 	"github.com/skeindb/skein/internal/transport"
 )
 
@@ -154,11 +155,11 @@ func (g *Gateway) beginFor(ctx context.Context, o opening) (tx replica.WriteTx, 
 func stepTx(ctx context.Context, tx replica.WriteTx, b []byte) (res *replica.WriteResult, over bool, err error) {
 	switch kind, _ := kindOf(b); kind {
 	case msgCommit:
-		durability, op, err := decodeCommit(b)
+		durability, op, past, err := decodeCommit(b)
 		if err != nil {
 			return nil, true, err
 		}
-		r, err := tx.Commit(ctx, durability, op)
+		r, err := tx.Commit(ctx, durability, op, past)
 		return &replica.WriteResult{Result: r}, true, err
 	default:
 		st, err := decodeQuery(b)
@@ -200,7 +201,7 @@ type readOnlyTx struct{ replica.ReadTx }
 
 func (t readOnlyTx) Alive() bool { return true }
 
-func (t readOnlyTx) Commit(context.Context, base.Durability, replica.OperationID) (session.Result, error) {
+func (t readOnlyTx) Commit(context.Context, base.Durability, replica.OperationID, token.Past) (session.Result, error) {
 	return session.Result{Position: t.Position()}, nil
 }
 

@@ -203,17 +203,18 @@ func (s *clientSession) saw(db base.DatabaseID, r session.Result) {
 	if r.Reached != "" {
 		s.commit = r
 	}
-	s.seen(db, r.Position)
+	s.seen(db, r)
 }
 
-// seen takes a position into the session's token.
-func (s *clientSession) seen(db base.DatabaseID, p base.Position) {
-	if p.Seq == 0 {
+// seen takes what a result shows, and the past of that, into the session's token.
+func (s *clientSession) seen(db base.DatabaseID, r session.Result) {
+	if r.Position.Seq == 0 {
 		return
 	}
-	if t, err := s.token.With(db, p); err == nil {
-		s.token = t // A session has one database, so there is always room.
+	if t, err := s.token.With(db, r.Position); err == nil {
+		s.token = t // Set has seen to it that there is room for the session's one database.
 	}
+	s.token = s.token.Hear(r.Past)
 }
 
 func (s *clientSession) begin() (session.Rows, error) {
@@ -240,7 +241,7 @@ func (s *clientSession) end(ctx context.Context, commit bool) (session.Rows, err
 	s.tx = nil
 	if !commit || tx.failed {
 		tx.rollback()
-		s.seen(tx.database, tx.last.Position) // What was read was read.
+		s.seen(tx.database, tx.last) // What was read was read.
 		return done(session.Result{Tag: "ROLLBACK"}), nil
 	}
 	ctx, stop := s.cancelable(ctx, writeTimeout)

@@ -99,7 +99,7 @@ func (s *clientSession) Set(name, value string) error {
 	case "skein.token":
 		var t token.Token
 		if t, err = token.Parse(value); err == nil {
-			s.token = t
+			err = s.takeToken(t)
 		}
 	case "skein.read":
 		var l readLevel
@@ -129,6 +129,18 @@ func (s *clientSession) Set(name, value string) error {
 		return noSetting(name)
 	}
 	return err
+}
+
+// takeToken goes on with another token, if that has room for what the session
+// will see.
+func (s *clientSession) takeToken(t token.Token) error {
+	if db, ok := s.gateway.directory.Database(s.options.Database); ok {
+		if _, err := t.With(db.ID, base.Position{Seq: 1}); err != nil {
+			return err
+		}
+	}
+	s.token = t
+	return nil
 }
 
 func noSetting(name string) error {

@@ -73,7 +73,7 @@ func (t *transaction) open(ctx context.Context, guard replica.Guard) error {
 	}
 	t.database = db.ID
 	at := s.token.Get(db.ID)
-	q := s.settings.read.request(at, guard)
+	q := s.settings.read.request(s.token, db.ID, guard)
 	if r := s.gateway.local(db); r != nil {
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {
 			return historyLost(at)
@@ -103,7 +103,7 @@ func (t *transaction) write(ctx context.Context, st statement) (session.Rows, er
 	if err == nil {
 		// What the writer shows is safe: the session has seen it, even if it
 		// rolls its own changes back.
-		t.session.seen(t.database, rows.Result().Position)
+		t.session.seen(t.database, rows.Result())
 	}
 	if err == nil && st.description.Kind == session.Schema {
 		t.changedSchema = true
@@ -199,7 +199,7 @@ func (t *transaction) commit(ctx context.Context) (session.Result, error) {
 	}
 	g := t.session.gateway
 	s := g.name(t.at, t.operation, t.session.token.Get(t.database))
-	res, err := t.writer.Commit(ctx, t.session.settings.durability, s.operation)
+	res, err := t.writer.Commit(ctx, t.session.settings.durability, s.operation, t.session.token.Past(t.database))
 	if err == nil || base.AsError(err).Outcome != base.Indeterminate || ctx.Err() != nil {
 		return res, askable(err, s.operation)
 	}

@@ -19,7 +19,7 @@ func (s *clientSession) write(ctx context.Context, st statement) (session.Rows, 
 	var res *replica.WriteResult
 	var at base.DatabaseID
 	err := s.gateway.atLeader(ctx, s.options.Database, func(ctx context.Context, db Database) (err error) {
-		at = db.ID
+		at, q.Past = db.ID, s.token.Past(db.ID)
 		res, err = s.gateway.writeAt(ctx, db, q, s.token.Get(db.ID))
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/session"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // Replica is one node's copy of one database. It is safe for concurrent use.
@@ -76,6 +77,9 @@ type WriteRequest struct {
 	// in another it is refused as KindNotLeader. Without it an operation that
 	// was not found in a later epoch might still come.
 	Epoch base.Epoch
+	// Past is what the writer has seen of other databases. It stays with the
+	// write: who sees that has heard of this.
+	Past token.Past
 }
 
 // Fate is what has become of an operation.
@@ -127,13 +131,18 @@ type WriteTx interface {
 	// Alive says otherwise.
 	Query(ctx context.Context, s Statement) (session.Rows, error)
 	Alive() bool
-	Commit(ctx context.Context, d base.Durability, op OperationID) (session.Result, error)
+	// Commit's past is as in WriteRequest.
+	Commit(ctx context.Context, d base.Durability, op OperationID, past token.Past) (session.Result, error)
 	Rollback() error
 }
 
 // ReadRequest says what a read asks of a replica.
 type ReadRequest struct {
 	AtLeast base.Position
+	// Heard is a position that the session has only heard of: one of the past of
+	// something that it has seen. As AtLeast, but that what a failover has undone
+	// is not waited for: the snapshot then holds what came in its place.
+	Heard base.Position
 	// Linearizable asks for the leader with a live lease: everything that was
 	// acknowledged before this call is seen.
 	Linearizable bool

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // Gateway opens sessions on one node.
@@ -138,6 +139,9 @@ type Result struct {
 	// Position the statement read or wrote, and the database's age there.
 	Position base.Position
 	Age      time.Duration
+	// Past is what the writers of everything up to there had seen of other
+	// databases; the session keeps it in its token.
+	Past token.Past
 	// Asked and Reached durability of a commit; empty for reads.
 	Asked   base.Durability
 	Reached string // for example "flushed on 2 of 3"

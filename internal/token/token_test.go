@@ -42,6 +42,10 @@ func TestGolden(t *testing.T) {
 		tok := make1(t, entries...)
 		fmt.Fprintf(&b, "%v: %s\n", tok.Entries(), tok)
 	}
+	heard := make1(t, Entry{2, pos(1, 3)}, Entry{5, pos(4, 9)}).Past(9)
+	for _, tok := range []Token{Token{}.Hear(heard), make1(t, Entry{2, pos(1, 1)}, Entry{9, pos(1, 7)}).Hear(heard)} {
+		fmt.Fprintf(&b, "%v and heard %v %v: %s\n", tok.Entries(), tok.Heard(2), tok.Heard(5), tok)
+	}
 	if *update {
 		if err := os.WriteFile("testdata/tokens.golden", []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -103,8 +107,9 @@ func TestGarbage(t *testing.T) {
 		bad = append(bad, good[:i]+string(c)+good[i+1:])
 	}
 	for name, body := range map[string][]byte{
-		"no entries": {1}, "later version": {2, 1, 1, 1, 1}, "unknown kind": {1, 1, 2, 1, 1}, "database 0": {1, 0, 1, 1, 1},
+		"no entries": {1}, "later version": {2, 1, 1, 1, 1}, "unknown kind": {1, 1, 4, 1, 1}, "database 0": {1, 0, 1, 1, 1},
 		"same database twice": {1, 1, 1, 1, 1, 0, 1, 1, 1}, "cut": {1, 1, 1, 1}, "zero position": {1, 1, 1, 0, 0}, "long form": {1, 1, 1, 0x81, 0, 1},
+		"heard of no later": {1, 1, 3, 2, 5, 2, 5}, "heard of nothing": {1, 1, 2, 0, 0}, "half of both": {1, 1, 3, 2, 5},
 	} {
 		bad = append(bad, base64.RawURLEncoding.EncodeToString(appendCheck(body)))
 		_ = name
@@ -120,7 +125,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func anyToken(t *rapid.T) Token {
-	var tok Token
+	tok := Token{}.Hear(anyPast(t))
 	for range rapid.IntRange(0, 5).Draw(t, "n") {
 		tok = make1(t, append(tok.Entries(), Entry{
 			base.DatabaseID(rapid.Uint64Range(1, 8).Draw(t, "db")),
@@ -153,6 +158,14 @@ func TestMergeIsAJoin(t *testing.T) {
 		for _, e := range merge(a, b).Entries() {
 			if e.Position.Less(a.Get(e.Database)) || e.Position.Less(b.Get(e.Database)) {
 				t.Errorf("merging forgot database %d", e.Database)
+			}
+		}
+		for db := range base.DatabaseID(9) {
+			all := later(merge(a, b).Get(db), merge(a, b).Heard(db))
+			for _, x := range []Token{a, b} {
+				if all.Less(x.Heard(db)) {
+					t.Errorf("merging forgot what was heard of database %d", db)
+				}
 			}
 		}
 		if got, err := Parse(a.String()); err != nil || got.String() != a.String() {

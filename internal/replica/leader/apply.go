@@ -273,5 +273,8 @@ func (a *applier) entry(e *entry.Entry) error {
 	if err := k.apply(e); err != nil {
 		return err
 	}
-	return a.named.note(a.open, e)
+	if err := a.named.note(a.open, e); err != nil {
+		return err
+	}
+	return a.replica.notePastOf(a.open, e)
 }

@@ -70,7 +70,7 @@ func (r *Replica) eachEntry(after base.Seq, f func(e *entry.Entry, frame []byte)
 func (r *Replica) readTail(to base.Seq) (tail []entry.Entry, err error) {
 	_, err = r.eachEntry(to, func(e *entry.Entry, _ []byte) error {
 		kept := *e
-		kept.Body = slices.Clone(e.Body)
+		kept.Body, kept.Past = slices.Clone(e.Body), nil
 		tail = append(tail, kept)
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // BeginRead implements replica.Replica.
@@ -46,18 +47,19 @@ func (r *Replica) awaitExecuted(ctx context.Context, q replica.ReadRequest) erro
 	if err := r.commitApplied(ctx); err != nil {
 		return err
 	}
-	if r.executed.get() >= q.AtLeast.Seq || planted.Is(planted.IgnoreToken) {
+	need := max(q.AtLeast.Seq, r.kept(q.Heard).Seq)
+	if r.executed.get() >= need || planted.Is(planted.IgnoreToken) {
 		return nil
 	}
 	wait := q.Wait
 	if wait == 0 {
 		wait = replica.DefaultReadWait
 	}
-	stale := base.Errorf(base.KindStale, "this replica is at %d and did not reach %d, which the session has seen, within %v", r.executed.get(), q.AtLeast.Seq, wait).
+	stale := base.Errorf(base.KindStale, "this replica is at %d and did not reach %d, which the session has seen or heard of, within %v", r.executed.get(), need, wait).
 		WithHint("ask the leader, or SET skein.read = 'any'")
 	waiting, cancel := r.env.Clock.WithTimeout(ctx, wait, stale)
 	defer cancel()
-	return r.executed.wait(waiting, q.AtLeast.Seq)
+	return r.executed.wait(waiting, need)
 }
 
 func (r *Replica) openRead(ctx context.Context, q replica.ReadRequest) (*readTx, error) {
@@ -72,7 +74,7 @@ func (r *Replica) openRead(ctx context.Context, q replica.ReadRequest) (*readTx,
 	}
 	t := &readTx{replica: r, conn: conn, generation: file.generation, age: r.age(), linearizable: q.Linearizable, opened: r.now()}
 	t.close = func() { r.handle.leave(t); file.db.ReleaseReader(conn); file.release() }
-	if err := t.begin(q.AtLeast); err != nil {
+	if err := t.begin(q); err != nil {
 		t.close()
 		return nil, fmt.Errorf("open snapshot: %w", err)
 	}
@@ -85,12 +87,19 @@ func (r *Replica) openRead(ctx context.Context, q replica.ReadRequest) (*readTx,
 
 // begin takes the snapshot and sees whether it holds what the session has seen:
 // a higher number of another history is no proof of that.
-func (t *readTx) begin(atLeast base.Position) (err error) {
+func (t *readTx) begin(q replica.ReadRequest) (err error) {
 	t.conn.SetGuard(sqlite.GuardOwn)
 	if err = t.conn.Begin(); err == nil {
 		t.position, err = readPosition(t.conn)
 	}
+	if err == nil {
+		t.past, err = t.replica.pastOf(t.conn)
+	}
 	t.conn.SetGuard(sqlite.GuardRead)
+	atLeast := q.AtLeast
+	if heard := t.replica.kept(q.Heard); atLeast.Less(heard) && t.position.Less(heard) {
+		atLeast = heard
+	}
 	switch {
 	case err != nil:
 		return err
@@ -125,6 +134,7 @@ type readTx struct {
 	replica      *Replica
 	conn         *sqlite.Conn
 	position     base.Position
+	past         token.Past // of the database at position
 	generation   uint64
 	age          time.Duration
 	linearizable bool
@@ -217,7 +227,7 @@ func (t *readTx) start(ctx context.Context, cancel context.CancelCauseFunc, s re
 		return err
 	}
 	t.open = &queryRows{tx: t, ctx: ctx, cancel: cancel, stmt: st, columns: st.Columns()}
-	t.open.result = session.Result{Tag: st.Info().Tag, Position: t.position, Age: t.age}
+	t.open.result = session.Result{Tag: st.Info().Tag, Position: t.position, Age: t.age, Past: t.past}
 	return nil
 }
 

@@ -18,8 +18,8 @@ import (
 // createPositionSQL makes one of our tables in the user's file. The position moves
 // in the same transaction as the rows it counts.
 const createPositionSQL = `CREATE TABLE IF NOT EXISTS _skein_position (
-	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
-INSERT OR IGNORE INTO _skein_position VALUES (1, 0, 0)`
+	id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, seq INTEGER NOT NULL, past BLOB);
+INSERT OR IGNORE INTO _skein_position VALUES (1, 0, 0, NULL)`
 
 // checkedBytes is up to which size a database file is read whole when it is
 // opened; damage in larger ones shows when the page is read.
@@ -150,6 +150,9 @@ func (r *Replica) openFile(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
+	if err := r.recallPast(ctx, db); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	r.handle.set(db)
 	r.setExecuted(at.Seq, nil)
 	return r.compare(at)
@@ -238,8 +241,11 @@ func prepareFile(ctx context.Context, db *sqlite.Database) (base.Position, error
 // that is killed in between must not leave a file that looks complete.
 func makeTables(conn *sqlite.Conn) error {
 	n, err := ownInteger(conn, "SELECT count(*) FROM sqlite_schema WHERE name IN ('_skein_position', '_skein_operation')")
-	if err != nil || n == 2 {
+	if err != nil {
 		return err
+	}
+	if n == 2 {
+		return addPastColumn(conn)
 	}
 	if err := conn.BeginImmediate(); err != nil {
 		return err

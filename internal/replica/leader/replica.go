@@ -95,6 +95,7 @@ type Replica struct {
 	// it is committed before anyone reads.
 	applied     atomic.Uint64
 	lastRead    atomic.Int64 // when a read began; 0: never
+	hasPast     atomic.Bool  // the file may have a past; false spares everyone looking
 	safe        milestone    // what can no longer be lost, by the policy
 	flushWanted chan struct{}
 	assigned    chan struct{} // wakes Run; holds one token

@@ -47,7 +47,7 @@ func refused(t *testing.T, tx replica.WriteTx, sql string) error {
 
 func commit(t *testing.T, tx replica.WriteTx) {
 	t.Helper()
-	if res, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}); err != nil || res.Tag != "COMMIT" {
+	if res, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, ""); err != nil || res.Tag != "COMMIT" {
 		t.Fatalf("commit: %+v, %v", res, err)
 	}
 }
@@ -108,7 +108,7 @@ func TestAStatementThatEndsItsTransaction(t *testing.T) {
 				if tx.Alive() {
 					t.Error("the transaction lives")
 				}
-				if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}); err == nil {
+				if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, ""); err == nil {
 					t.Error("it was committed")
 				}
 				c.write("INSERT INTO item VALUES (3, 'after')")
@@ -152,7 +152,7 @@ func TestTimeoutsGiveTheWriterBack(t *testing.T) {
 		}
 		_, err := idle.Query(t.Context(), statement("SELECT 1"))
 		wantKind(t, err, base.KindTimeout, base.NotDone)
-		_, err = idle.Commit(t.Context(), base.Durability{}, replica.OperationID{})
+		_, err = idle.Commit(t.Context(), base.Durability{}, replica.OperationID{}, "")
 		wantKind(t, err, base.KindTimeout, base.NotDone)
 
 		busy := c.begin(replica.BeginRequest{})
@@ -209,7 +209,7 @@ func TestATransactionWhoseLeaderChanges(t *testing.T) {
 		time.Sleep(time.Second)
 		_, err := tx.Query(t.Context(), statement("INSERT INTO item VALUES (2)"))
 		wantKind(t, err, base.KindConflict, base.NotDone)
-		_, err = tx.Commit(t.Context(), base.Durability{}, replica.OperationID{})
+		_, err = tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, "")
 		wantKind(t, err, base.KindConflict, base.NotDone)
 		c.heal(1, 2)
 		c.heal(1, 3)
@@ -227,7 +227,7 @@ func TestATransactionWhoseLeaderChanges(t *testing.T) {
 		}
 		answer := make(chan error)
 		go func() {
-			_, err := tx.Commit(context.Background(), base.Durability{}, replica.OperationID{})
+			_, err := tx.Commit(context.Background(), base.Durability{}, replica.OperationID{}, "")
 			answer <- err
 		}()
 		time.Sleep(100 * time.Millisecond)
@@ -285,6 +285,8 @@ func TestReadsKeepWhatTheSessionHasSeen(t *testing.T) {
 		if waited := time.Since(began); waited < replica.DefaultReadWait || waited > replica.DefaultReadWait+time.Second {
 			t.Errorf("waited %v", waited)
 		}
+		_, err = c.query(3, replica.ReadRequest{Heard: at}, "SELECT 1")
+		wantKind(t, err, base.KindStale, base.NotDone)
 		_, err = c.query(2, replica.ReadRequest{Linearizable: true}, "SELECT 1")
 		wantKind(t, err, base.KindNotLeader, base.NotDone)
 		if got, err := c.query(1, replica.ReadRequest{Linearizable: true, AtLeast: at}, "SELECT count(*) FROM item"); got != "31" {
@@ -329,6 +331,12 @@ func TestLostHistoryIsSaid(t *testing.T) {
 		for _, id := range c.ids() {
 			_, err := c.query(id, replica.ReadRequest{AtLeast: lost}, "SELECT 1")
 			wantKind(t, err, base.KindHistoryLost, base.NotDone)
+			// What was only heard of is not waited for in vain: what came instead is.
+			began := time.Now()
+			heard := base.Position{Epoch: lost.Epoch, Seq: lost.Seq + 100} // The new history is shorter.
+			if got, err := c.query(id, replica.ReadRequest{Heard: heard}, "SELECT count(*) FROM item"); got != "5" || time.Since(began) > time.Second {
+				t.Errorf("node %d, having heard of %v: %q, %v after %v", id, heard, got, err, time.Since(began))
+			}
 			if !c.replica(id).Lineage(kept) || c.replica(id).Lineage(lost) {
 				t.Errorf("node %d: lineage of %v %v, of %v %v", id, kept, c.replica(id).Lineage(kept), lost, c.replica(id).Lineage(lost))
 			}

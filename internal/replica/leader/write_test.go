@@ -151,7 +151,7 @@ func TestADeferredForeignKeyNeverReachesTheLog(t *testing.T) {
 		}
 		tx := c.begin(replica.BeginRequest{})
 		say(t, tx, "INSERT INTO part VALUES (1, 4711)")
-		_, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{})
+		_, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, "")
 		wantKind(t, err, base.KindSQL, base.NotDone)
 		if n := c.member(1).files.logWrites.Load() - before; n != 0 {
 			t.Errorf("the log was written to %d times", n)
@@ -160,7 +160,7 @@ func TestADeferredForeignKeyNeverReachesTheLog(t *testing.T) {
 		tx = c.begin(replica.BeginRequest{})
 		say(t, tx, "INSERT INTO part VALUES (1, 4711)")
 		say(t, tx, "INSERT INTO item VALUES (4711)")
-		if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}); err != nil {
+		if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, ""); err != nil {
 			t.Error(err)
 		}
 		for i, o := range c.together(request("INSERT INTO part VALUES (2, 4711)"), request("INSERT INTO part VALUES (3, 7)")) {

@@ -88,6 +88,7 @@ type writer struct {
 	changes     int64    // of the connection, in all, when the batch began
 	failed      error    // the connection was lost, and no other could be opened yet
 	pending     pending  // batches that are in the log, and in SQLite's open transaction
+	past        broughtPast
 }
 
 // run executes jobs until ctx is done. It owns conn and closes it.
@@ -236,7 +237,10 @@ func (w *writer) tryBatch(jobs []*writeJob) (culprit int, err error) {
 			return i, nil
 		}
 		if j.err == nil {
-			if end, j.err = w.appendEntry(end, at, now, j); j.err != nil {
+			if end, j.err = w.appendEntry(end, at, now, j); j.err == nil {
+				j.result.Result.Past, j.err = w.replica.pastOf(w.conn)
+			}
+			if j.err != nil {
 				w.rollback()
 				return i, nil
 			}
@@ -272,7 +276,12 @@ func (w *writer) appendEntry(end base.Seq, at mark, now int64, j *writeJob) (bas
 	if op := j.request.Operation; op != (replica.OperationID{}) {
 		e.Operation, e.HasOperation = packOperation(op, j.result.Result.RowsAffected), true
 	}
+	past := w.past.news(j.request.Past)
+	e.Past = []byte(past)
 	if err := checkEntry(&e); err != nil {
+		return end, err
+	}
+	if err := w.notePast(past); err != nil {
 		return end, err
 	}
 	if err := w.named.note(w.conn, &e); err != nil {
@@ -315,6 +324,7 @@ func (w *writer) begin() error {
 		}
 	}
 	w.batch, w.changes = w.recorder.Mark(), w.conn.TotalChanges()
+	w.past.begin()
 	return nil
 }
 
@@ -532,6 +542,7 @@ func (w *writer) commit(end base.Seq) error {
 	w.end = end
 	w.replica.applied.Store(uint64(end))
 	w.recorder.Rewind(w.batch)
+	w.past.keep()
 	w.replica.recent.noteAll(w.buffer)
 	return nil
 }

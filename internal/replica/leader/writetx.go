@@ -13,6 +13,7 @@ import (
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
 	"github.com/skeindb/skein/internal/sqltext"
+	"github.com/skeindb/skein/internal/token"
 )
 
 // writeTx is an interactive transaction. The writer goroutine grants it the
@@ -31,6 +32,7 @@ type writeTx struct {
 	conn     *sqlite.Conn
 	recorder recorder
 	begun    base.Position
+	past     token.Past // of the database at begun
 
 	use struct {
 		sync.Mutex // held while a statement runs
@@ -51,6 +53,7 @@ type txEnd struct {
 	commit     bool
 	durability base.Durability
 	operation  replica.OperationID
+	past       token.Past
 	reply      chan writeReply // buffered
 }
 
@@ -197,7 +200,12 @@ func (w *writer) grant(t *writeTx) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
-	t.conn, t.recorder, t.begun = w.conn, w.recorder, at
+	past, err := w.replica.pastOf(w.conn)
+	if err != nil {
+		w.rollback()
+		return err
+	}
+	t.conn, t.recorder, t.begun, t.past = w.conn, w.recorder, at, past
 	w.conn.SetGuard(guardOf(t.request.Guard) | sqlite.AllowSavepoint)
 	return nil
 }
@@ -221,7 +229,8 @@ func (w *writer) releaseConn() {
 // endTx commits or rolls back in the writer goroutine.
 func (w *writer) endTx(t *writeTx, end txEnd) error {
 	w.releaseConn()
-	j := &writeJob{request: replica.WriteRequest{Durability: end.durability, Operation: end.operation}, done: end.reply}
+	j := &writeJob{request: replica.WriteRequest{Durability: end.durability, Operation: end.operation, Past: end.past}, done: end.reply}
+	j.result.Result.Past = t.past
 	j.result.Result.Tag = "COMMIT"
 	if !end.commit || !w.conn.InTransaction() {
 		w.rollback()
@@ -236,7 +245,7 @@ func (w *writer) endTx(t *writeTx, end txEnd) error {
 			end.reply <- writeReply{err: err}
 			return nil
 		}
-		j.result.Result.Tag = "COMMIT"
+		j.result.Result.Tag, j.result.Result.Past = "COMMIT", t.past
 		j.result.Result.Position = t.begun
 		w.publish([]*writeJob{j})
 		return nil
@@ -263,7 +272,7 @@ func (t *writeTx) Query(ctx context.Context, s replica.Statement) (session.Rows,
 	if err := t.awaitSafe(ctx); err != nil {
 		return nil, err
 	}
-	res.Result.Position = t.begun
+	res.Result.Position, res.Result.Past = t.begun, t.past
 	return session.HeldRows(res.Columns, res.Rows, res.Result), nil
 }
 
@@ -391,7 +400,7 @@ func (t *writeTx) Alive() bool {
 }
 
 // Commit implements replica.WriteTx.
-func (t *writeTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID) (session.Result, error) {
+func (t *writeTx) Commit(ctx context.Context, d base.Durability, op replica.OperationID, past token.Past) (session.Result, error) {
 	t.use.Lock()
 	over := t.use.over
 	if over == nil {
@@ -402,7 +411,7 @@ func (t *writeTx) Commit(ctx context.Context, d base.Durability, op replica.Oper
 		t.end(txEnd{reply: make(chan writeReply, 1)})
 		return session.Result{}, over
 	}
-	end := txEnd{commit: true, durability: d, operation: op, reply: make(chan writeReply, 1)}
+	end := txEnd{commit: true, durability: d, operation: op, past: past, reply: make(chan writeReply, 1)}
 	if !t.end(end) {
 		return session.Result{}, t.tookBack()
 	}
