@@ -266,7 +266,6 @@ func TestStartsEndWithThePositionsEpoch(t *testing.T) {
 // never denies what it may have known.
 func TestOperationsForgetInOrder(t *testing.T) {
 	var o operations
-	o.init()
 	o.reset(10)
 	for n := range maxOperations + 100 {
 		e := entry.Entry{Epoch: 1, First: base.Seq(11 + n), Count: 1, Operation: packOperation(opID(n), 1), HasOperation: true}
@@ -285,6 +284,51 @@ func TestOperationsForgetInOrder(t *testing.T) {
 	o.reset(500)
 	if _, found, after := o.find(opID(150)); found || after != 500 {
 		t.Errorf("after a reset: %v, after %d", found, after)
+	}
+}
+
+// What was cut may have been asked for before: neither it nor what has taken its
+// place in the book is mistaken for the other, however often the book went round.
+func TestOperationsAreFoundAfterOthersTookTheirPlace(t *testing.T) {
+	var o operations
+	o.reset(0)
+	seq := base.Seq(0)
+	note := func(n int) {
+		seq++
+		e := entry.Entry{Epoch: 1, First: seq, Count: 1, Kind: entry.Row, Body: []byte{1}, Operation: packOperation(opID(n), int64(n)), HasOperation: true}
+		o.noteAll(entry.Append(nil, &e))
+	}
+	holds := func(n int, want bool) {
+		t.Helper()
+		if op, found, _ := o.find(opID(n)); found != want || want && op.rows != int64(n) {
+			t.Fatalf("operation %d: found %v, %d rows", n, found, op.rows)
+		}
+	}
+	for n := range 100 {
+		note(n)
+	}
+	holds(99, true)
+	o.cut(50)
+	seq = 50
+	note(1000)
+	holds(49, true)
+	holds(50, false)
+	holds(99, false)
+	holds(1000, true)
+	const rounds = 4
+	for n := range rounds * maxOperations {
+		note(2000 + n)
+		if n%maxOperations == 7 {
+			holds(2000+n, true)
+		}
+	}
+	holds(1000, false)
+	last := 2000 + rounds*maxOperations - 1
+	holds(last-maxOperations, false)
+	holds(last-maxOperations+1, true)
+	holds(last, true)
+	if n := len(o.mu.byID); n > 3*maxOperations {
+		t.Errorf("the index has %d names for %d operations", n, maxOperations)
 	}
 }
 

@@ -18,22 +18,25 @@ import (
 const maxOperations = 1 << 16
 
 // operations remembers the named writes of the log's tail, so that a write
-// whose answer was lost with its leader can be asked for at the next one.
+// whose answer was lost with its leader can be asked for at the next one. Every
+// write is noted and hardly one is ever asked for, so noting only fills a ring;
+// who asks has it indexed first.
 type operations struct {
 	mu struct {
-		sync.Mutex          // guards all below
-		after      base.Seq // every operation after this one is remembered
-		byID       map[replica.OperationID]operation
-		order      []replica.OperationID // oldest first
+		sync.Mutex                             // guards all below
+		after      base.Seq                    // every operation after this one is remembered
+		ring       []operation                 // number n is at n % maxOperations
+		begin, end int                         // numbers of the oldest, and behind the newest
+		byID       map[replica.OperationID]int // numbers; those of forgotten ones stay until it is made anew
+		indexed    int                         // byID has the numbers before it
 	}
 }
 
 type operation struct {
+	id   replica.OperationID
 	at   base.Position
 	rows int64
 }
-
-func (o *operations) init() { o.mu.byID = make(map[replica.OperationID]operation) }
 
 // packOperation makes the entry's operation of a name and the rows that the
 // statement reported, so that both survive the leader.
@@ -54,47 +57,55 @@ func unpackOperation(in entry.OperationID) (id replica.OperationID, rows int64) 
 
 // note remembers an entry's operation, if it has one.
 func (o *operations) note(e *entry.Entry) {
-	if !e.HasOperation {
-		return
-	}
-	id, rows := unpackOperation(e.Operation)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.mu.byID[id] = operation{at: e.Position(), rows: rows}
-	o.mu.order = append(o.mu.order, id)
-	if len(o.mu.order) > maxOperations {
-		oldest := o.mu.order[0]
-		o.mu.after = max(o.mu.after, o.mu.byID[oldest].at.Seq)
-		delete(o.mu.byID, oldest)
-		o.mu.order = o.mu.order[1:]
-	}
+	o.add(e)
 }
 
 // noteAll remembers the operations of whole frames that are in the log: one
 // noted before could be taken for a write that was kept, and never was.
 func (o *operations) noteAll(frames []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for len(frames) > 0 {
 		e, n, err := entry.Peek(frames)
 		if err != nil {
 			return // The frames are the log's own.
 		}
-		o.note(&e)
+		o.add(&e)
 		frames = frames[n:]
 	}
 }
+
+// add is note for who holds the lock.
+func (o *operations) add(e *entry.Entry) {
+	if !e.HasOperation {
+		return
+	}
+	m := &o.mu
+	if m.end-m.begin == maxOperations {
+		m.after = max(m.after, o.number(m.begin).at.Seq)
+		m.begin++
+	}
+	if m.end%maxOperations == len(m.ring) {
+		m.ring = append(m.ring, operation{})
+	}
+	op := o.number(m.end)
+	op.id, op.rows = unpackOperation(e.Operation)
+	op.at = e.Position()
+	m.end++
+}
+
+func (o *operations) number(n int) *operation { return &o.mu.ring[n%maxOperations] }
 
 // cut forgets what comes after seq: it was undone.
 func (o *operations) cut(seq base.Seq) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.mu.order) > 0 {
-		last := o.mu.order[len(o.mu.order)-1]
-		if o.mu.byID[last].at.Seq <= seq {
-			return
-		}
-		delete(o.mu.byID, last)
-		o.mu.order = o.mu.order[:len(o.mu.order)-1]
+	for o.mu.end > o.mu.begin && o.number(o.mu.end-1).at.Seq > seq {
+		o.mu.end--
 	}
+	o.mu.indexed = min(o.mu.indexed, o.mu.end)
 }
 
 // recallOperations reads those of the log's tail again when the replica opens.
@@ -122,15 +133,29 @@ func (r *Replica) recallOperations() {
 func (o *operations) reset(seq base.Seq) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	clear(o.mu.byID)
-	o.mu.order, o.mu.after = nil, seq
+	o.mu.byID, o.mu.ring, o.mu.begin, o.mu.end, o.mu.indexed, o.mu.after = nil, nil, 0, 0, 0, seq
 }
 
 func (o *operations) find(id replica.OperationID) (op operation, found bool, after base.Seq) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	op, found = o.mu.byID[id]
-	return op, found, o.mu.after
+	o.index()
+	n, ok := o.mu.byID[id]
+	if !ok || n < o.mu.begin || n >= o.mu.end || o.number(n).id != id {
+		return operation{}, false, o.mu.after
+	}
+	return *o.number(n), true, o.mu.after
+}
+
+// index brings byID up to date. The caller holds the lock.
+func (o *operations) index() {
+	m := &o.mu
+	if m.byID == nil || len(m.byID) > 2*maxOperations {
+		m.byID, m.indexed = make(map[replica.OperationID]int), 0
+	}
+	for m.indexed = max(m.indexed, m.begin); m.indexed < m.end; m.indexed++ {
+		m.byID[o.number(m.indexed).id] = m.indexed
+	}
 }
 
 // Fate implements replica.Replica.

@@ -148,7 +148,6 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 		writing: make(chan struct{}, 1),
 	}
 	r.mu.role = replica.RoleStarting
-	r.recent.init()
 	r.applyWanted = make(chan struct{}, 1)
 	r.executed.wanted = func() { wake(r.applyWanted) }
 	r.handle.init()
