@@ -107,6 +107,7 @@ type Conn struct {
 	interrupt context.Context
 	broken    error // set by a panic of the engine; the connection is only closed then
 
+	transactions  int          // how many BeginImmediate has started
 	epoch         int          // counts the changes of the schema that this connection has made or undone
 	schemaChanged bool         // the open transaction holds a schema change
 	onSchema      func()       // called after a schema change has been committed
@@ -342,7 +343,23 @@ func (c *Conn) announceSchema() {
 func (c *Conn) Begin() error { return c.run("BEGIN") }
 
 // BeginImmediate starts a transaction that may write.
-func (c *Conn) BeginImmediate() error { return c.run("BEGIN IMMEDIATE") }
+func (c *Conn) BeginImmediate() error {
+	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	c.transactions++
+	return nil
+}
+
+// Transaction names the open transaction that BeginImmediate has started: no
+// two of a connection have the same number. It is 0 when none is open. While it
+// is open no other connection changes anything, the schema included.
+func (c *Conn) Transaction() int {
+	if !c.InTransaction() {
+		return 0
+	}
+	return c.transactions
+}
 
 // Commit commits. Clear the interrupt first: a context that has ended refuses
 // this too. After an error ask InTransaction whether it is still open.

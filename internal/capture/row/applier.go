@@ -31,6 +31,7 @@ type Applier struct {
 	reader   rowformat.Reader
 	plans    map[string]*plan
 	version  int64 // the schema version that plans are for
+	checked  int   // the transaction in which that version was found; 0: none
 	schemas  int   // schema records that were applied
 	compiled int   // statements held
 	args     []base.Value
@@ -125,14 +126,22 @@ func (a *Applier) open(body []byte) error {
 	if err := a.reader.Reset(body); err != nil {
 		return err
 	}
+	if a.compiled > maxStatements {
+		a.forget()
+	}
+	// Within a transaction only this applier changes the schema.
+	transaction := a.conn.Transaction()
+	if transaction != 0 && transaction == a.checked {
+		return nil
+	}
 	version, err := a.conn.SchemaVersion()
 	if err != nil {
 		return err
 	}
-	if version != a.version || a.compiled > maxStatements {
+	if version != a.version {
 		a.forget()
-		a.version = version
 	}
+	a.version, a.checked = version, transaction
 	return nil
 }
 
