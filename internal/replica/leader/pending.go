@@ -15,11 +15,11 @@ import (
 // sees the file between two reads. So batches share one SQLite transaction, and
 // a page that several of them change is written once, until somebody reads.
 const (
-	pendingTime    = 400 * time.Millisecond // that a batch is in the log and not in the file
-	pendingEntries = 16384                  // in one SQLite transaction
-	pendingBytes   = 8 << 20                // of log in one SQLite transaction
+	pendingTime    = time.Second            // that a batch is in the log and not in the file
+	pendingEntries = 65536                  // in one SQLite transaction
+	pendingBytes   = 16 << 20               // of log in one SQLite transaction
 	readsLately    = 100 * time.Millisecond // after a read, commits do not wait
-	eagerTime      = time.Second            // that no commit waits after a transaction was lost
+	eagerTime      = 5 * time.Second        // that no commit waits after a transaction was lost
 )
 
 // pending is what SQLite's open transaction holds of batches that are in the

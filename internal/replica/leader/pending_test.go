@@ -65,7 +65,7 @@ func TestSQLiteCommitsByItself(t *testing.T) {
 		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
 		time.Sleep(time.Second)
 		c.write("INSERT INTO item VALUES (1)")
-		time.Sleep(time.Second)
+		time.Sleep(1500 * time.Millisecond)
 		for _, id := range c.ids() {
 			if got := c.inFile(id, "SELECT count(*) FROM item"); got != "1" {
 				t.Errorf("node %d: the file holds %s rows", id, got)
@@ -85,7 +85,7 @@ func TestALostTransactionIsExecutedAgain(t *testing.T) {
 			"INSERT INTO part VALUES (1, 4711)",
 			"INSERT OR FAIL INTO item VALUES (9999, 'x'), (1, 'again')",
 		} {
-			time.Sleep(3 * time.Second) // Commits may wait again.
+			time.Sleep(6 * time.Second) // Commits may wait again.
 			for n := range 50 {
 				c.write("INSERT INTO item VALUES (?1, 'good')", 100*i+n)
 			}
