@@ -34,6 +34,7 @@ type options struct {
 	keep               bool
 	only               string
 	profile            string
+	program            string
 	failovers          int
 	kinds              string
 	busy               time.Duration
@@ -55,6 +56,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.keep, "keep", false, "leave the servers' files")
 	f.StringVar(&o.only, "only", "", "comma-separated parts: sql, library, failover (default: all)")
 	f.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the nodes under workloads 1 and 3; slows them a little")
+	f.StringVar(&o.program, "program", "", "path of the skein program; empty: it is built from the source")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each workload")
 	f.DurationVar(&o.length, "length", 7*time.Second, "length of a round of many clients")
 	f.DurationVar(&o.short, "short", 3*time.Second, "length of a round of one client")
@@ -146,6 +148,10 @@ func run(ctx context.Context, o *options) error {
 
 // build makes the program as users get it.
 func (b *bench) build(ctx context.Context) error {
+	if b.program != "" {
+		b.binary = b.program
+		return nil
+	}
 	say("building skein")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/skeindb/skein/cmd/skein")
 	if out, err := cmd.CombinedOutput(); err != nil {
