@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skeindb/skein/internal/check"
 	"github.com/skeindb/skein/internal/sim"
 )
 
@@ -33,6 +34,8 @@ type settings struct {
 	shrink  bool
 	quiet   bool
 	plain   bool
+	lag     time.Duration
+	level   string
 	history string
 	profile string
 	planted string
@@ -47,6 +50,8 @@ func main() {
 	flag.StringVar(&s.model, "model", "leader", "the database's model")
 	flag.StringVar(&s.without, "without", "", "faults that are not to happen, with commas between")
 	flag.BoolVar(&s.plain, "plain", false, "one database that loses nothing, on every node, and nodes neither come nor go")
+	flag.DurationVar(&s.lag, "lag", 0, "how late one follower is, while clients go from node to node with their token")
+	flag.StringVar(&s.level, "level", "", "what all clients read at: any, bounded(2s), session or leader")
 	flag.StringVar(&s.trace, "trace", "", "a file for every event of the run")
 	flag.StringVar(&s.history, "history", "", "a file for what the clients saw")
 	flag.BoolVar(&s.twice, "twice", false, "run each seed twice and compare what happened")
@@ -135,7 +140,7 @@ func parseRange(text string) (from, to uint64, err error) {
 }
 
 func (s settings) options(seed uint64) sim.Options {
-	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain}
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Lag: s.lag, Level: s.level}
 	if s.without != "" {
 		o.Without = strings.Split(s.without, ",")
 	}
@@ -171,6 +176,14 @@ func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 	if !s.quiet || !r.Good() {
 		fmt.Printf("seed %d: %v in %v, %d events, trace %016x, %d done, %d failed, %d unknown, %d faults, %d elections\n", seed, r.Simulated.Round(time.Second),
 			spent.Round(time.Millisecond), r.Events, r.Hash, r.Counts.Done, r.Counts.Failed, r.Counts.Unknown, r.Counts.Faults, r.Counts.Elections)
+	}
+	if s.lag > 0 {
+		for _, reads := range r.Reads {
+			fmt.Println(reads)
+		}
+		for _, name := range check.Guarantees {
+			fmt.Printf("%s: violated %d times\n", name, r.Anomalies[name])
+		}
 	}
 	if r.Good() {
 		return nil

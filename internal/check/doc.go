@@ -14,7 +14,8 @@
 //   - Linear: leader reads and writes of one register are linearizable.
 //   - Cycles: transactions on lists are serializable; what is not is classified
 //     (G0, G1a, G1b, G1c, G-single, G2, lost update).
-//   - Sessions: read-your-writes, monotonic reads, consistent prefix.
+//   - Sessions: read-your-writes, monotonic reads, consistent prefix, and how
+//     old bounded reads may be. Anomalies counts what level any has let through.
 //   - Losses: what an asynchronous database lost is exactly what it reported.
 //
 // All runs those that a history calls for. A history is written and read as

@@ -115,7 +115,7 @@ func (g *graph) sessions() {
 }
 
 // ofSession says whether an operation is under its session's guarantees.
-func (o *Op) ofSession() bool { return o.Level != "any" && o.Level != "bounded" || o.Writes() }
+func (o *Op) ofSession() bool { return o.Level != "any" || o.Writes() }
 
 // inOrder returns the operations as they began.
 func inOrder(h *History) []*Op {

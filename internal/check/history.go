@@ -35,7 +35,7 @@ type Op struct {
 	Node string
 	// Leader is who accepted the write, when it is known.
 	Leader string
-	// Level of its reads: any, bounded, session or leader; empty is session.
+	// Level of its reads: any, bounded(age), session or leader; empty is session.
 	Level string
 	// Durability that its writes asked for; empty is quorum.
 	Durability base.Level

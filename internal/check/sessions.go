@@ -10,8 +10,9 @@ import (
 // Sessions finds reads that lack what their session had written (read your
 // writes) or read before (monotonic reads), or what came before something that
 // it has seen (consistent prefix, across keys as well), and sessions whose
-// positions go back. Reads of level any or bounded promise no more than that
-// each is one snapshot. Keys with asynchronous writes are left out.
+// positions go back, and bounded reads that are older than their bound. Reads of
+// level any promise no more than that each is one snapshot. Keys with
+// asynchronous writes are left out.
 func Sessions(h *History) []Finding {
 	l, found := newLists(h)
 	s := &sessions{lists: l, past: make([]versions, len(h.Ops)), last: map[string]int{}, wrote: map[string]versions{}, read: map[string]versions{}, unseen: map[string][]element{}}
@@ -22,7 +23,8 @@ func Sessions(h *History) []Finding {
 		found = append(found, s.judge(o)...)
 	}
 	found = append(found, goesBack(h)...)
-	return append(found, l.snapshots()...)
+	found = append(found, l.snapshots()...)
+	return append(found, l.stale()...)
 }
 
 // versions are how many values of each key, by the key's number, are in

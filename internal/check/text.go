@@ -223,7 +223,7 @@ func (h *History) parseOp(f *fields, tail string) error {
 func (o *Op) parseAttributes(f *fields) (err error) {
 	for len(*f) > 0 {
 		switch w := f.next(); {
-		case w == "any", w == "bounded", w == "session", w == "leader":
+		case w == "any", w == "session", w == "leader", strings.HasPrefix(w, "bounded("):
 			o.Level = w
 		case w == string(base.Async), w == string(base.One), w == string(base.Quorum), w == string(base.All):
 			o.Durability = base.Level(w)

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
-	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 )
 
@@ -107,7 +107,7 @@ func (c *client) leave() {
 
 // connect sees to a session with a node that runs.
 func (c *client) connect(ctx context.Context) bool {
-	if c.session != nil && !c.lost() && c.random.IntN(20) != 0 {
+	if c.session != nil && !c.lost() && c.random.IntN(c.world.stays()) != 0 {
 		return true
 	}
 	c.leave()
@@ -120,8 +120,11 @@ func (c *client) connect(ctx context.Context) bool {
 		return false
 	}
 	c.life, c.slot, c.session = l, l.slot, s
-	c.level = pick(c.random, "session", "session", "leader", "any")
-	if c.token != "" && c.random.IntN(3) > 0 {
+	c.level = pick(c.random, levels...)
+	if level := c.world.options.Level; level != "" {
+		c.level = level
+	}
+	if c.token != "" && c.continues() {
 		err = s.Set("skein.token", c.token)
 	} else {
 		c.group++
@@ -136,6 +139,27 @@ func (c *client) connect(ctx context.Context) bool {
 		c.world.fail("%s: open a session: %v", c.name(), err)
 	}
 	return err == nil
+}
+
+// continues draws whether another session goes on from what the last has seen.
+// Under a lag it does; but what has seen much is hardly ever old, so that half of
+// the bounded sessions know nothing.
+func (c *client) continues() bool {
+	switch {
+	case c.world.options.Lag == 0:
+		return c.random.IntN(3) > 0
+	case strings.HasPrefix(c.level, "bounded"):
+		return c.random.IntN(2) == 0
+	}
+	return true
+}
+
+// stays is how many operations clients do with one node, on average.
+func (w *world) stays() int {
+	if w.options.Lag > 0 {
+		return 2
+	}
+	return 20
 }
 
 func (c *client) lost() bool {
@@ -169,10 +193,7 @@ func (w *world) up() (list []*life) {
 }
 
 // leads says whether a node has the leader of the client's database.
-func (c *client) leads(l *life) bool {
-	r, err := l.node.Replica(c.database.name)
-	return err == nil && r.Status().Role == replica.RoleLeader
-}
+func (c *client) leads(l *life) bool { return c.world.leads(c.database, l.slot) }
 
 // window is the number of the current stretch of time: keys live in one, so
 // that lists stay short.
@@ -259,7 +280,10 @@ func (c *client) perform(transaction bool, steps ...step) {
 	w.mu.Unlock()
 	done := make(chan reply, 1)
 	s := c.session
-	w.tasks.Go(func() { done <- execute(s, transaction, steps) })
+	w.tasks.Go(func() {
+		done <- execute(s, transaction, steps)
+		close(done) // abandon waits for it even when the reply came too late.
+	})
 	limit := time.NewTimer(w.instants.wait(patience))
 	defer limit.Stop()
 	select {

@@ -54,6 +54,8 @@ type nemesis struct {
 	due    []undoing
 	rotten *slot // the one node whose stored bytes may change, so that a quorum can heal it
 	moved  bool  // a node has been replaced: that uses up what redundancy there is
+	lags   *rand.Rand
+	late   lagging
 }
 
 // undoing is the end of a fault.
@@ -64,7 +66,7 @@ type undoing struct {
 }
 
 func newNemesis(w *world) *nemesis {
-	n := &nemesis{world: w, random: stream(w.options.Seed, "faults")}
+	n := &nemesis{world: w, random: stream(w.options.Seed, "faults"), lags: stream(w.options.Seed, "lag")}
 	n.rotten = w.slots[n.random.IntN(len(w.slots))]
 	return n
 }
@@ -80,12 +82,14 @@ func (n *nemesis) rage(until time.Duration) {
 		n.instants.sleep(wake - now)
 		n.undoDue(n.instants.since())
 		n.mend()
+		n.lag()
 		if n.instants.since() >= next {
 			n.strike()
 			next = n.later()
 		}
 	}
 	n.undoDue(until + time.Hour)
+	n.endLag()
 }
 
 func (n *nemesis) later() time.Duration {
@@ -307,7 +311,7 @@ func (n *nemesis) links(f func(a, b *slot)) func() {
 	}
 	return func() {
 		for _, t := range touched {
-			n.net.SetDelay(t[0].id, t[1].id, n.plan.delay)
+			n.net.SetDelay(t[0].id, t[1].id, n.delayTo(t[1]))
 			n.net.SetJitter(t[0].id, t[1].id, n.plan.jitter)
 			n.net.SetLoss(t[0].id, t[1].id, 0)
 		}
@@ -332,13 +336,8 @@ func (n *nemesis) clog() func() {
 func (n *nemesis) slowDisk() func() {
 	s, by := n.any(), between(n.random, time.Millisecond, n.plan.lease)
 	n.event("slowdisk", s, "syncs take %v longer", by)
-	set := func(d time.Duration) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		s.slow = d
-	}
-	set(by)
-	return func() { set(0) }
+	n.slowBy(s, by)
+	return func() { n.slowBy(s, 0) }
 }
 
 func (n *nemesis) failSync() func() {

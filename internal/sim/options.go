@@ -26,6 +26,12 @@ type Options struct {
 	// nodes neither come nor go: a seed then draws what it drew before there was
 	// more.
 	Plain bool
+	// Lag makes one follower at a time late by so much, and clients go from node
+	// to node with their token. The run is then a plain one of three nodes.
+	Lag time.Duration
+	// Level is what all clients read at: any, bounded(age), session or leader.
+	// Empty: each draws its own.
+	Level string
 	// Planted is a bug that the run has, in a program that can have some.
 	Planted planted.Bug
 	// Trace gets every event as a line of text; nil: nothing does.
@@ -42,9 +48,13 @@ func (o *Options) validate() error {
 	if o.Model == "" {
 		o.Model = "leader"
 	}
-	if o.For < 0 {
-		return base.Errorf(base.KindInvalid, "simulator: for %v", o.For)
+	if o.For < 0 || o.Lag < 0 {
+		return base.Errorf(base.KindInvalid, "simulator: for %v, with a lag of %v", o.For, o.Lag)
 	}
+	if o.Level != "" && !aLevel(o.Level) {
+		return base.Errorf(base.KindInvalid, "simulator: level %q: want any, bounded(2s), session or leader", o.Level)
+	}
+	o.Plain = o.Plain || o.Lag > 0
 	if o.Model != "leader" {
 		return base.Errorf(base.KindUnsupported, "simulator: model %q: only \"leader\" exists in this version", o.Model)
 	}
@@ -123,6 +133,9 @@ func draw(o Options) plan {
 		p.drop(movements...)
 	} else {
 		p.drawMore(stream(o.Seed, "databases"))
+	}
+	if o.Lag > 0 {
+		p.drawLag()
 	}
 	p.drop(o.Without...)
 	return p

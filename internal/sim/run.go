@@ -40,6 +40,10 @@ type Result struct {
 	Failures  []string
 	Last      []string // events
 	Databases []Judged
+	Reads     []Reads // by database and level
+	// Anomalies are how often a read saw what the guarantees of its session would
+	// have kept from it, by their names: at level any that is no failure.
+	Anomalies map[string]int
 }
 
 // Judged is a database of a run and what its clients saw.
@@ -79,6 +83,10 @@ func Run(t *testing.T, o Options) *Result {
 
 // judge has the checkers look at what the clients of a database saw.
 func (r *Result) judge(d Judged) {
+	r.Reads = append(r.Reads, readsOf(d.History)...)
+	for name, n := range check.Anomalies(d.History) {
+		r.Anomalies[name] += n
+	}
 	v := check.All(d.History, check.Options{})
 	r.Counts.Lost += v.Counted.Lost
 	for _, f := range v.Findings {
@@ -140,7 +148,7 @@ func (w *world) play() *Result {
 	w.finish()
 	r := &Result{
 		Seed: w.options.Seed, Plan: w.plan.String(), Faults: w.plan.faults, Simulated: w.instants.since(),
-		Counts: w.counts, Failures: w.failures, Last: w.trace.last(),
+		Counts: w.counts, Failures: w.failures, Last: w.trace.last(), Anomalies: make(map[string]int),
 	}
 	for _, d := range w.databases {
 		r.Databases = append(r.Databases, Judged{Name: d.name, History: &d.history, ended: d.ended})

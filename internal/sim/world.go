@@ -55,6 +55,7 @@ type slot struct {
 	rate    float64
 	skew    time.Duration // of its wall time
 	slow    time.Duration // by how much its syncs are slower just now
+	deaf    time.Duration // by how much it hears everything later just now
 	life    *life         // nil: nothing runs
 	wanted  bool          // it is to be running
 	gone    bool          // it was removed from the cluster
@@ -134,8 +135,15 @@ func (w *world) calmLinks() {
 	}
 }
 
+// delayTo is the delay of the links to a slot without a fault.
+func (w *world) delayTo(s *slot) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plan.delay + s.deaf
+}
+
 func (w *world) calmLink(a, b *slot) {
-	w.net.SetDelay(a.id, b.id, w.plan.delay)
+	w.net.SetDelay(a.id, b.id, w.delayTo(b))
 	w.net.SetJitter(a.id, b.id, w.plan.jitter)
 	w.net.SetLoss(a.id, b.id, 0)
 	w.net.Heal(a.id, b.id)
