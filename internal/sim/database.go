@@ -79,6 +79,9 @@ func (p *plan) drawMore(r *rand.Rand) {
 		p.databases = append(p.databases, databasePlan{name: fmt.Sprintf("other%d", i+1), policy: p.drawPolicy(r)})
 	}
 	p.clients = max(p.clients, len(p.databases))
+	if slices.ContainsFunc(p.databases, databasePlan.lossy) && !slices.Contains(p.faults, "isolate") && p.nodes > 1 {
+		p.faults = append(p.faults, "isolate")
+	}
 	for _, d := range p.databases {
 		switch {
 		case d.policy.Durability.Level == base.Async || d.lossy():

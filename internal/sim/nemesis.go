@@ -254,8 +254,23 @@ func names(slots []*slot) string {
 	return strings.Join(list, " ")
 }
 
-func (n *nemesis) isolate() func() {
+// exposed is any node; where a database may lose writes, often its leader: what
+// it acknowledges while it is cut off is lost.
+func (n *nemesis) exposed() *slot {
 	s := n.any()
+	for _, d := range n.databases {
+		if !d.lossy() || n.random.IntN(2) == 0 {
+			continue
+		}
+		if i := slices.IndexFunc(n.members(), func(s *slot) bool { return n.leads(d, s) }); i >= 0 {
+			return n.members()[i]
+		}
+	}
+	return s
+}
+
+func (n *nemesis) isolate() func() {
+	s := n.exposed()
 	rest := slices.DeleteFunc(n.members(), func(o *slot) bool { return o == s })
 	n.event("isolate", s, "cut off from %s", names(rest))
 	return n.part([]*slot{s}, rest)
