@@ -41,6 +41,7 @@ type Log struct {
 	// count for what came after it.
 	generation uint64
 	marked     base.Seq // the highest mark on disk says this
+	marking    base.Seq // and the highest one that may be on its way there, this
 	marks      int      // how many marks were written
 
 	start base.Seq // once the segments are closed, what they began with
@@ -52,9 +53,10 @@ type Log struct {
 
 	spare      *spare // ready to become the next segment
 	spareCount uint64
-	spareSize  int64      // of the spare that is asked for; 0: none
-	doomed     []*segment // to be removed, oldest first
-	cutting    *segment   // TruncateAfter is at it; Trim stops before it
+	spareSize  int64         // of the spare that is asked for; 0: none
+	doomed     []*segment    // to be removed, oldest first
+	cutting    *segment      // TruncateAfter is at it; Trim stops before it
+	unused     chan struct{} // closed when nobody uses cutting's file any more; nil when nobody waits
 }
 
 // segment is one open file of the log. Its file may be used outside of the
@@ -68,9 +70,19 @@ type segment struct {
 	used    int64         // behind the last batch
 	last    base.Position // after the last batch
 	index   []point
+	newest  newest
 	refs    int
 	dropped bool // no longer of the log; closed when refs is zero
 	asked   bool // its successor was asked for
+}
+
+// newest is the last batch of a segment, as it was appended: alone, and since
+// the log was opened or cut. Its zero value is none.
+type newest struct {
+	first    base.Seq
+	at       int64         // where it begins in the file
+	previous base.Position // before it
+	points   int           // of the index, before it
 }
 
 func (s *segment) first() base.Seq { return s.header.previous.Seq + 1 }
@@ -269,6 +281,10 @@ func (l *Log) publish(s *segment, parts []part, index []point, bytes int64) bool
 		l.end = base.Position{Epoch: p.epoch, Seq: p.last}
 		l.cache.add(p)
 	}
+	s.newest = newest{}
+	if len(parts) == 1 {
+		s.newest = newest{first: parts[0].first, at: s.used, previous: s.last, points: len(s.index)}
+	}
 	s.used += bytes
 	s.last, s.index = l.end, index
 	l.broadcast()
@@ -296,6 +312,9 @@ func (l *Log) Sync() (base.Seq, error) {
 	}
 	s.refs++
 	l.marks++
+	if idle {
+		l.marking = max(l.marking, target)
+	}
 	offset := s.header.size() + markOffset(l.marks)
 	l.mu.Unlock()
 
@@ -340,6 +359,10 @@ func (l *Log) release(s *segment) {
 	l.mu.Lock()
 	s.refs--
 	last := s.dropped && s.refs == 0
+	if s == l.cutting && s.refs == 0 && l.unused != nil {
+		close(l.unused)
+		l.unused = nil
+	}
 	l.mu.Unlock()
 	if last {
 		l.closeFile(s.file)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -442,15 +443,57 @@ func follow(ctx context.Context, t *testing.T, l *changelog.Log, target base.Seq
 	}
 }
 
-// TestSyncAcrossACut cuts the log while a sync is under way: what was synced
-// is not what is there afterwards, so it must not count.
+// TestSyncAcrossACut cuts the log within a batch while a sync is under way: what
+// was synced is not what is there afterwards, so it must not count.
 func TestSyncAcrossACut(t *testing.T) {
-	d := newDisk(t)
-	l, _ := open(t, d, options())
+	l, _, leave, done := syncing(t)
+	must(t, l.TruncateAfter(6))
+	appendBatch(t, l, 2, 3, 100)
+	close(leave)
+	if seq := <-done; seq != 6 || l.Flushed() != 6 {
+		t.Fatalf("a sync from before the cut counts: %d, flushed %d", seq, l.Flushed())
+	}
+	must(t, l.Close())
+}
+
+// TestTakeBackDuringSync cuts a whole batch while a sync of it is under way. The
+// cut is the last word, also after a crash, and what comes next is not synced.
+func TestTakeBackDuringSync(t *testing.T) {
+	l, d, leave, done := syncing(t)
+	cut := make(chan error)
+	go func() { cut <- l.TruncateAfter(4) }()
+	for l.End().Seq != 4 {
+		runtime.Gosched()
+	}
+	close(leave)
+	if seq := <-done; seq > 4 {
+		t.Errorf("a sync from before the cut reached %d", seq)
+	}
+	must(t, <-cut)
+	appendBatch(t, l, 2, 3, 100)
+	if l.Flushed() != 4 {
+		t.Errorf("flushed %d", l.Flushed())
+	}
+	for seed := range uint64(20) {
+		after, _ := open(t, d.CrashClone(seed), options())
+		if end := after.End(); end != (base.Position{Epoch: 1, Seq: 4}) && end != (base.Position{Epoch: 2, Seq: 8}) {
+			t.Errorf("a crash leaves a log that ends at %v", end)
+		}
+		must(t, after.Close())
+	}
+	must(t, l.Close())
+}
+
+// syncing returns a log from 1 to 8, in two batches, the second of which is
+// being synced until leave is closed; done then gets what the sync has reached.
+func syncing(t *testing.T) (l *changelog.Log, d *crashfs.Disk, leave chan struct{}, done chan base.Seq) {
+	d = newDisk(t)
+	l, _ = open(t, d, options())
 	appendBatch(t, l, 1, 3, 100) // 1 to 4
 	sync_(t, l)
 	appendBatch(t, l, 1, 3, 100) // 5 to 8
-	entered, leave := make(chan struct{}), make(chan struct{})
+	entered := make(chan struct{})
+	leave, done = make(chan struct{}), make(chan base.Seq, 1)
 	var first atomic.Bool
 	d.Inject(func(c crashfs.Call) error {
 		if c.Op == crashfs.OpSync && !first.Swap(true) {
@@ -459,7 +502,6 @@ func TestSyncAcrossACut(t *testing.T) {
 		}
 		return nil
 	})
-	done := make(chan base.Seq)
 	go func() {
 		seq, err := l.Sync()
 		if err != nil {
@@ -468,12 +510,46 @@ func TestSyncAcrossACut(t *testing.T) {
 		done <- seq
 	}()
 	<-entered
-	must(t, l.TruncateAfter(4))
-	appendBatch(t, l, 2, 3, 100)
-	close(leave)
-	if seq := <-done; seq != 4 || l.Flushed() != 4 {
-		t.Fatalf("a sync from before the cut counts: %d, flushed %d", seq, l.Flushed())
+	return l, d, leave, done
+}
+
+// TestTakeBackOnAFullDisk cuts the last batch where nothing more can be written,
+// also the first batch of a segment and of an epoch; a mark forbids it.
+func TestTakeBackOnAFullDisk(t *testing.T) {
+	d := newDisk(t)
+	l, _ := open(t, d, options())
+	m := &model{}
+	for i := range 60 {
+		m.add(appendBatch(t, l, base.Epoch(1+i/20), 4, 1000))
+		if i%3 == 0 {
+			m.floor = sync_(t, l)
+		}
+		before := m.clone()
+		m.add(appendBatch(t, l, base.Epoch(1+(i+1)/20), 3, 700))
+		d.SetCapacity(1)
+		must(t, l.TruncateAfter(before.end().Seq))
+		d.SetCapacity(0)
+		m = before
+		m.floor = m.end().Seq
+		must(t, m.holds(t, l))
+		if l.Flushed() != m.floor {
+			t.Fatalf("flushed %d after a cut to %d", l.Flushed(), m.floor)
+		}
+		after, _ := open(t, d.CrashClone(uint64(i)), options())
+		must(t, m.holds(t, after))
+		must(t, after.Close())
 	}
+	before := m.end().Seq
+	appendBatch(t, l, 9, 4, 1000)
+	sync_(t, l)
+	sync_(t, l) // leaves a mark
+	d.SetCapacity(1)
+	if err := l.TruncateAfter(before); base.KindOf(err) != base.KindDiskFull {
+		t.Errorf("a batch that a mark says is on disk was cut: %v", err)
+	}
+	d.SetCapacity(0)
+	must(t, l.TruncateAfter(before))
+	must(t, m.holds(t, l))
 	must(t, l.Close())
 }
 

@@ -14,8 +14,12 @@ import (
 // ever comes back. seq must be the last of an entry (ErrNotEntry) that is
 // retained or just before the start (ErrTrimmed).
 //
-// The writer calls it. KindDiskFull: nothing was cut.
+// The writer calls it. KindDiskFull: nothing was cut. The last batch alone can
+// be cut on a full disk, as long as no mark says that it is on disk.
 func (l *Log) TruncateAfter(seq base.Seq) error {
+	if done, err := l.takeBack(seq); done || err != nil {
+		return err
+	}
 	l.mu.Lock()
 	if err := l.usable(); err != nil || seq >= l.end.Seq {
 		l.mu.Unlock()
@@ -40,6 +44,59 @@ func (l *Log) TruncateAfter(seq base.Seq) error {
 	l.cutting = nil
 	l.mu.Unlock()
 	return err
+}
+
+// takeBack cuts the last batch where it stands, if it is all that lies after
+// seq, by making zeros of its header.
+func (l *Log) takeBack(seq base.Seq) (done bool, err error) {
+	l.mu.Lock()
+	if err := l.usable(); err != nil || seq >= l.end.Seq {
+		l.mu.Unlock()
+		return false, err
+	}
+	s := l.active()
+	batch := s.newest
+	if batch.first != seq+1 || max(l.marked, l.marking) > seq || l.damagedTo >= s.first() {
+		l.mu.Unlock()
+		return false, nil
+	}
+	l.forget(s)
+	l.cutting = s
+	var unused chan struct{}
+	if s.refs > 0 { // They may read the batch, or have begun to sync it.
+		unused = make(chan struct{})
+		l.unused = unused
+	}
+	l.mu.Unlock()
+	if unused != nil {
+		<-unused
+	}
+	_, err = s.file.WriteAt(make([]byte, batchHeaderBytes), batch.at)
+	if err == nil {
+		err = s.file.Sync()
+	}
+	l.mu.Lock()
+	l.cutting = nil
+	if err == nil {
+		l.flushed = max(l.flushed, l.end.Seq)
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return true, l.fail("cut log", err)
+	}
+	return true, nil
+}
+
+// forget makes the log end before the last batch of s, for all who ask from
+// now on. The caller holds l.mu.
+func (l *Log) forget(s *segment) {
+	b := s.newest
+	s.used, s.last, s.index, s.newest = b.at, b.previous, s.index[:b.points:b.points], newest{}
+	l.end = s.last
+	l.flushed = min(l.flushed, s.last.Seq)
+	l.starts = slices.DeleteFunc(slices.Clone(l.starts), func(e EpochStart) bool { return e.First > s.last.Seq })
+	l.cache.clear()
+	l.generation++
 }
 
 // copySegment returns the bytes of s up to seq, under a new salt, as a
@@ -151,7 +208,7 @@ func (l *Log) swap(old *segment, later []*segment, s *segment) []*segment {
 	}
 	kept := slices.DeleteFunc(slices.Clone(l.segments), func(d *segment) bool { return d.dropped })
 	l.segments = append(kept, s)
-	l.end, l.flushed, l.marked = s.last, s.last.Seq, s.last.Seq
+	l.end, l.flushed, l.marked, l.marking = s.last, s.last.Seq, s.last.Seq, 0
 	l.starts = slices.DeleteFunc(slices.Clone(l.starts), func(e EpochStart) bool { return e.First > s.last.Seq })
 	l.damagedTo = min(l.damagedTo, s.last.Seq)
 	l.cache.clear()
@@ -196,7 +253,7 @@ func (l *Log) restart(s *segment, starts []EpochStart) {
 	defer l.mu.Unlock()
 	l.drop(len(l.segments))
 	l.segments = []*segment{s}
-	l.end, l.flushed, l.marked = s.last, s.last.Seq, s.last.Seq
+	l.end, l.flushed, l.marked, l.marking = s.last, s.last.Seq, s.last.Seq, 0
 	l.starts = slices.Clone(starts)
 	l.damagedTo, l.damage = 0, nil
 	l.cache.clear()
