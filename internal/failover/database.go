@@ -43,6 +43,8 @@ type database struct {
 	// suspected is when an election for a lost or stalled leader was last
 	// proposed; nil: never. It outlives the epoch.
 	suspected *Instant
+	// lacked is the same of a handover for want of room.
+	lacked *Instant
 }
 
 // wish is an operator's switchover or force that wants an answer.
@@ -69,7 +71,7 @@ func (d *database) hearAway(e Away) {
 	switch e.Reason {
 	case ReasonRestarted, ReasonFenced:
 		d.away = e.Reason
-	case ReasonStalled:
+	case ReasonStalled, ReasonFull:
 		if d.away == ReasonNone {
 			d.away = e.Reason
 		}
@@ -181,8 +183,8 @@ func (s *Supervisor) suspicion(now Instant, d *database) Reason {
 		return ReasonRefused
 	case n.reach != Reached && now.Sub(n.since) >= s.cfg.LostFor+n.patience:
 		return ReasonSilent
-	case d.away == ReasonStalled:
-		return ReasonStalled
+	case d.away == ReasonStalled || d.away == ReasonFull:
+		return d.away
 	case n.reach == Reached && s.unfit(d, d.record.Leader) > 0:
 		return ReasonMoved
 	}
@@ -218,8 +220,13 @@ func (s *Supervisor) start(now Instant, d *database, why Reason) {
 		if !early {
 			d.begin(now, probing, why)
 		}
+	case ReasonFull:
+		d.away = ReasonNone // once for each time it says so
+		if !d.record.Manual && (d.lacked == nil || now.Sub(*d.lacked) >= s.cfg.MinBetweenRoom) {
+			s.beginMove(now, d, why)
+		}
 	case ReasonMoved:
-		s.beginMove(now, d)
+		s.beginMove(now, d, why)
 	}
 }
 
@@ -426,8 +433,11 @@ func (s *Supervisor) choose(d *database, lossy bool) (Elect, bool) {
 
 func (s *Supervisor) propose(now Instant, d *database, e Elect) {
 	d.state = electing
-	if d.reason == ReasonSilent || d.reason == ReasonStalled {
+	switch d.reason {
+	case ReasonSilent, ReasonStalled:
 		d.suspected = &now
+	case ReasonFull:
+		d.lacked = &now
 	}
 	d.next = now.Add(max(s.cfg.Lease, d.backOff(s.cfg)))
 	s.emit(e)

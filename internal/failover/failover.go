@@ -36,6 +36,9 @@ type Config struct {
 	// MinBetween elections of one database whose leader was only lost or
 	// stalled. Default five leases.
 	MinBetween time.Duration
+	// MinBetweenRoom is the least time between two handovers of one database for
+	// want of room: all disks may be full. Default a minute.
+	MinBetweenRoom time.Duration
 	// HandoverWithin bounds how long a switchover stops writes. Default two
 	// leases.
 	HandoverWithin time.Duration
@@ -55,6 +58,7 @@ func (c Config) withDefaults() Config {
 	set(&c.RetryMax, 2*c.Lease)
 	set(&c.Grace, 3*c.Lease)
 	set(&c.MinBetween, 5*c.Lease)
+	set(&c.MinBetweenRoom, time.Minute)
 	set(&c.HandoverWithin, 2*c.Lease)
 	return c
 }
@@ -109,6 +113,7 @@ const (
 	ReasonRestarted Reason = "leader was restarted"
 	ReasonFenced    Reason = "leader was fenced"
 	ReasonStalled   Reason = "leader lost its followers"
+	ReasonFull      Reason = "leader has no room"
 	ReasonReleased  Reason = "switchover"
 	ReasonMoved     Reason = "leader is to be moved"
 	ReasonForced    Reason = "forced by an operator"
@@ -116,7 +121,9 @@ const (
 
 // HandedOver says that the leader before has given its epoch up itself, and had
 // answered everyone.
-func (r Reason) HandedOver() bool { return r == ReasonReleased || r == ReasonMoved }
+func (r Reason) HandedOver() bool {
+	return r == ReasonReleased || r == ReasonMoved || r == ReasonFull
+}
 
 // Event is something that happened. Exactly the types below are events.
 type Event interface{ event() }
@@ -135,7 +142,7 @@ type (
 	}
 	// Away is a node's word that it does not lead an epoch which the record
 	// says it leads (ReasonRestarted, ReasonFenced), or leads it in vain
-	// (ReasonStalled).
+	// (ReasonStalled, ReasonFull).
 	Away struct {
 		Database base.DatabaseID
 		Node     base.NodeID
@@ -394,7 +401,7 @@ func (s *Supervisor) record(now Instant, r Database) {
 		if d.wish != nil {
 			s.endWish(d, r.Leader)
 		}
-		*d = database{record: r, suspected: d.suspected}
+		*d = database{record: r, suspected: d.suspected, lacked: d.lacked}
 	default:
 		if d.state == electing && !d.record.same(r) {
 			d.state = asking // what was proposed rests on what is so no more

@@ -154,3 +154,31 @@ func TestALossBeyondTheAllowedLagNeedsAPerson(t *testing.T) {
 		}
 	}
 }
+
+// A leader without room hands over to another, once for each time that it says
+// so; in a manual database a person decides.
+func TestALeaderWithoutRoomHandsOver(t *testing.T) {
+	for _, manual := range []bool{false, true} {
+		d := newDesk(t, func(r *Database) { r.Manual = manual })
+		d.step(Away{Database: 1, Node: 1, Epoch: 4, Reason: ReasonFull})
+		d.run(20*time.Second, nil)
+		asked := 0
+		for _, e := range d.told {
+			if r, ok := e.(AskRelease); ok {
+				if asked++; r.Leader != 1 || r.Target == 1 {
+					t.Errorf("asked: %+v", r)
+				}
+			}
+		}
+		if want := map[bool]int{false: 1, true: 0}[manual]; asked != want || d.elected() != nil {
+			t.Errorf("manual %v: asked %d times, elected %+v", manual, asked, d.elected())
+		}
+	}
+	d := newDesk(t, func(*Database) {})
+	d.step(Away{Database: 1, Node: 1, Epoch: 4, Reason: ReasonFull})
+	d.step(ReleaseReply{Database: 1, Node: 1, Epoch: 4, Target: 2, Final: base.Position{Epoch: 4, Seq: 12}})
+	d.run(time.Second, map[base.NodeID]leadership.PromiseReply{2: at(12), 3: at(12)})
+	if e := d.elected(); e == nil || e.Leader != 2 || e.Lossy || !e.Reason.HandedOver() {
+		t.Errorf("elected: %+v", e)
+	}
+}

@@ -36,14 +36,14 @@ func (s *Supervisor) beginSwitchover(now Instant, d *database, e Switchover) {
 	s.askRelease(now, d, e.Target, ReasonReleased)
 }
 
-// beginMove asks a leader that may not lead any longer to hand over to the
-// best of the others; each failed attempt takes the next one.
-func (s *Supervisor) beginMove(now Instant, d *database) {
+// beginMove asks a leader that may not lead any longer, or has no room to, to
+// hand over to the best of the others; each failed attempt takes the next one.
+func (s *Supervisor) beginMove(now Instant, d *database, why Reason) {
 	targets := s.reachable(d)
 	if now < d.retryAt || len(targets) == 0 {
 		return
 	}
-	s.askRelease(now, d, targets[d.moves%len(targets)], ReasonMoved)
+	s.askRelease(now, d, targets[d.moves%len(targets)], why)
 }
 
 func (s *Supervisor) askRelease(now Instant, d *database, target base.NodeID, why Reason) {

@@ -99,7 +99,7 @@ func (k *keeper) runOnce(ctx context.Context) error {
 	r, err := leader.Open(ctx, k.node.env, leader.Options{
 		Dir: k.dir, Cluster: k.node.control.State().ClusterID(), Database: k.id, Name: k.name,
 		Transport: k.node.transport, Lease: k.node.options.Lease,
-		Events: leader.Events{Active: k.active, Effect: k.obey},
+		Events: leader.Events{Active: k.active, Effect: k.obey, NoRoom: k.noRoom},
 	})
 	if err != nil {
 		k.set(nil, err)
@@ -141,6 +141,11 @@ func (k *keeper) obey(epoch base.Epoch, e leadership.Effect) {
 	case leadership.Stalled:
 		k.node.tellSupervisor(k.id, epoch, failover.ReasonStalled)
 	}
+}
+
+// noRoom asks for another leader, whose disk may have room.
+func (k *keeper) noRoom(epoch base.Epoch) {
+	k.node.tellSupervisor(k.id, epoch, failover.ReasonFull)
 }
 
 // propose has a command agreed on without waiting for it; its sender repeats it
@@ -192,16 +197,23 @@ func (k *keeper) checkFenced(a leader.Assignment, r *leader.Replica) {
 }
 
 // tellSupervisor reaches the supervisor on whichever node leads the control
-// plane.
+// plane. Where that is not known, for instance for want of room for what the
+// control plane writes, all are told: only a supervisor listens.
 func (n *Node) tellSupervisor(db base.DatabaseID, epoch base.Epoch, why failover.Reason) {
 	to := n.control.Leader()
-	switch to {
-	case 0:
-	case n.identity.Node:
+	if to == n.identity.Node {
 		n.supervisor.post(failover.Away{Database: db, Node: to, Epoch: epoch, Reason: why})
-	default:
-		msg := stream.AppendAway([]byte{toSupervisor}, stream.Away{Database: db, Epoch: epoch, Reason: string(why)})
+		return
+	}
+	msg := stream.AppendAway([]byte{toSupervisor}, stream.Away{Database: db, Epoch: epoch, Reason: string(why)})
+	if to != 0 {
 		n.transport.SendControl(to, msg)
+		return
+	}
+	for _, peer := range n.control.State().Nodes() {
+		if peer.ID != n.identity.Node {
+			n.transport.SendControl(peer.ID, msg)
+		}
 	}
 }
 

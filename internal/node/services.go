@@ -83,6 +83,9 @@ func (n *Node) receive(from base.NodeID, msg []byte) {
 	case toControl:
 		n.control.Step(from, msg[1:])
 	case toSupervisor:
+		if !n.control.IsLeader() {
+			return // Somebody told all, not knowing who leads.
+		}
 		a, err := stream.DecodeAway(msg[1:])
 		if err != nil {
 			n.log.Warn("message to the supervisor refused", "from", from, "err", err)

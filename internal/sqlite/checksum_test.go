@@ -108,3 +108,68 @@ func TestRewriteOfALargeFileSumsEveryPage(t *testing.T) {
 	must(t, db.Close())
 	must(t, readAll(dir+"/sums.sqlite"))
 }
+
+// Whatever meets a damaged page, its database tells of it, whoever else gets
+// the error.
+func TestDamageIsTold(t *testing.T) {
+	ctx := t.Context()
+	step := func(c *sqlite.Conn, sql string) error {
+		s, err := c.Prepare(sql)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		for {
+			if more, err := s.Step(); err != nil || !more {
+				return err
+			}
+		}
+	}
+	writer := func(f func(c *sqlite.Conn) error) func(db *sqlite.Database) error {
+		return func(db *sqlite.Database) error {
+			c, err := db.OpenWriter(ctx, sqlite.RoleWriter)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			c.SetGuard(sqlite.GuardWrite)
+			return f(c)
+		}
+	}
+	for name, use := range map[string]func(db *sqlite.Database) error{
+		"a read": func(db *sqlite.Database) error {
+			c, err := db.Reader(ctx)
+			if err != nil {
+				return err
+			}
+			defer db.ReleaseReader(c)
+			return step(c, "SELECT count(b) FROM t")
+		},
+		"a write":         writer(func(c *sqlite.Conn) error { return step(c, "UPDATE t SET b = 'x'") }),
+		"our own write":   writer(func(c *sqlite.Conn) error { return c.Exec("UPDATE t SET b = 'x'") }),
+		"a content hash":  func(db *sqlite.Database) error { _, err := db.ContentHash(ctx); return err },
+		"a copy":          func(db *sqlite.Database) error { return db.SnapshotTo(ctx, t.TempDir()+"/copy.sqlite", nil) },
+		"a check":         func(db *sqlite.Database) error { return db.QuickCheck(ctx) },
+		"a virtual check": func(db *sqlite.Database) error { return db.VirtualCheck(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := t.TempDir() + "/a.sqlite"
+			filled(t, path)
+			whole, err := os.ReadFile(path)
+			must(t, err)
+			whole[len(whole)-2000] ^= 4
+			must(t, os.WriteFile(path, whole, 0o600))
+			var told []error
+			db, err := sqlite.OpenDatabase(ctx, path, sqlite.Options{Damaged: func(err error) { told = append(told, err) }})
+			must(t, err)
+			defer db.Close()
+			if len(told) > 0 {
+				t.Fatalf("opening has read it all: %v", told)
+			}
+			err = use(db)
+			if base.KindOf(err) != base.KindCorrupt || len(told) == 0 || base.KindOf(told[0]) != base.KindCorrupt {
+				t.Errorf("got %v (%s), told of %v", err, base.KindOf(err), told)
+			}
+		})
+	}
+}

@@ -113,6 +113,7 @@ type Conn struct {
 	onSchema      func()       // called after a schema change has been committed
 	onClose       func()       // called when the connection has been closed
 	failed        *atomic.Bool // of its Database: set when the disk has failed
+	damaged       func(error)  // of its Database: told of damage to the file; nil: nobody
 }
 
 // OpenConn opens a connection to an existing file, or as a writer or applier
@@ -272,8 +273,12 @@ func (c *Conn) SetInterrupt(ctx context.Context) {
 	c.raw.SetInterrupt(ctx)
 }
 
-// fail maps an error, preferring the guard's own words.
-func (c *Conn) fail(err error) error {
+// fail maps an error, preferring the guard's own words. Every error of the
+// engine's that can come of the file passes here, so that its damage is told.
+func (c *Conn) fail(err error) error { return c.failIn(err, c.interrupt) }
+
+// failIn is fail for work that another context than the connection's interrupts.
+func (c *Conn) failIn(err error, ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
@@ -284,7 +289,15 @@ func (c *Conn) fail(err error) error {
 	if c.failed != nil && IsFatal(err) {
 		c.failed.Store(true)
 	}
-	return mapError(err, c.interrupt)
+	err = mapError(err, ctx)
+	tellDamage(c.damaged, err)
+	return err
+}
+
+func tellDamage(damaged func(error), err error) {
+	if damaged != nil && base.KindOf(err) == base.KindCorrupt {
+		damaged(err)
+	}
 }
 
 // usable refuses a connection that the engine has panicked on.

@@ -37,6 +37,10 @@ type Options struct {
 	BusyTimeout time.Duration
 	// Limits on statements.
 	Limits Limits
+	// Damaged is told of every error of KindCorrupt that a connection of the
+	// Database meets, whoever else gets it. It must return quickly; it may be
+	// called from several goroutines. nil: nobody is told.
+	Damaged func(error)
 }
 
 // Defaults of Options.
@@ -138,6 +142,17 @@ func OpenDatabase(ctx context.Context, path string, o Options) (*Database, error
 	return d, nil
 }
 
+// open opens a connection of the Database: what it finds damaged is told.
+func (d *Database) open(ctx context.Context, o ConnOptions) (*Conn, error) {
+	c, err := OpenConn(ctx, d.path, o)
+	if err != nil {
+		tellDamage(d.options.Damaged, err)
+		return nil, err
+	}
+	c.damaged = d.options.Damaged
+	return c, nil
+}
+
 // checkpointBusy bounds how long a checkpoint waits for readers, since it
 // holds off the writer meanwhile.
 const checkpointBusy = 100 * time.Millisecond
@@ -146,7 +161,7 @@ const checkpointBusy = 100 * time.Millisecond
 func (d *Database) openTool(ctx context.Context, create bool) (*Conn, error) {
 	o := d.options.conn(RoleTool)
 	o.create, o.bare, o.stays, o.CacheKiB = create, true, false, 256
-	c, err := OpenConn(ctx, d.path, o)
+	c, err := d.open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -251,8 +266,7 @@ func (d *Database) OpenWriter(ctx context.Context, role Role) (*Conn, error) {
 	if err := d.claimWriter(); err != nil {
 		return nil, err
 	}
-	o := d.options.conn(role)
-	c, err := OpenConn(ctx, d.path, o)
+	c, err := d.open(ctx, d.options.conn(role))
 	d.state.Lock()
 	defer d.state.Unlock()
 	d.state.writer = c

@@ -28,8 +28,8 @@ func mapError(err error, ctx context.Context) error {
 		return &base.Error{Kind: base.KindInternal, Message: err.Error(), Err: err}
 	}
 	e := &base.Error{Kind: base.KindInternal, Message: message(err, extended), Err: err}
-	if noRoom(err, extended) {
-		e.Kind = base.KindDiskFull
+	if noRoom(err, extended) || extended.Code() == sqlite3.FULL {
+		e.Kind, e.Hint = base.KindDiskFull, "make room on the node's disk: in its data folder, or where it keeps temporary files"
 		return e
 	}
 	switch code := extended.Code(); code {
@@ -49,10 +49,16 @@ func mapError(err error, ctx context.Context) error {
 // engine makes of it: it has words for writes only. A sync that failed is a
 // failed sync.
 func noRoom(err error, extended sqlite3.ExtendedErrorCode) bool {
-	if extended == sqlite3.IOERR_FSYNC || extended == sqlite3.IOERR_DIR_FSYNC {
+	switch extended {
+	case sqlite3.IOERR_FSYNC, sqlite3.IOERR_DIR_FSYNC:
 		return false
+	case sqlite3.IOERR_SHMSIZE:
+		// The index of the -wal could not grow. Its cause is a disk's that does
+		// not name one: the driver has lost it by the time it reports.
+		var cause syscall.Errno
+		return !errors.As(err, &cause) || isNoRoom(cause)
 	}
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return isNoRoom(err)
 }
 
 // message is the engine's text without its code's name.
@@ -107,8 +113,6 @@ func mapCode(e *base.Error, code sqlite3.ErrorCode, extended sqlite3.ExtendedErr
 		if extended == sqlite3.BUSY_SNAPSHOT {
 			e.Kind = base.KindConflict
 		}
-	case sqlite3.FULL:
-		e.Kind = base.KindDiskFull
 	case sqlite3.CORRUPT, sqlite3.NOTADB:
 		if extended == sqlite3.CORRUPT_VTAB {
 			mapVirtual(e)

@@ -1,8 +1,11 @@
 package sqlite
 
 import (
+	"errors"
 	"sync"
+	"syscall"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
@@ -44,13 +47,13 @@ func unmappedVFS(name string) string {
 // Open implements vfs.VFS.
 func (u unmapped) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	f, out, err := vfsutil.WrapOpen(u.VFS, name, flags)
-	return unmap(f, flags), out, err
+	return unmap(f, flags), out, fullOr(err)
 }
 
 // OpenFilename implements vfs.VFSFilename.
 func (u unmapped) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	f, out, err := vfsutil.WrapOpenFilename(u.VFS, name, flags)
-	return unmap(f, flags), out, err
+	return unmap(f, flags), out, fullOr(err)
 }
 
 func unmap(f vfs.File, flags vfs.OpenFlag) vfs.File {
@@ -59,14 +62,26 @@ func unmap(f vfs.File, flags vfs.OpenFlag) vfs.File {
 		return f
 	case flags&vfs.OPEN_WAL != 0:
 		return &walFile{File: f}
-	case flags&vfs.OPEN_MAIN_DB != 0:
-		return databaseFile{f}
 	}
-	return f
+	return databaseFile{f}
 }
 
-// databaseFile is a database file with what matters of the optional methods,
-// and without a memory map. Its writes are not gathered as those of a walFile
+// fullOr gives an error whose cause is a lack of room the engine's own word for
+// it. The driver keeps a cause only until its next call of the disk, which may
+// be the release of a lock on the way out of the statement.
+func fullOr(err error) error {
+	if err != nil && isNoRoom(err) {
+		return vfs.SystemError(err, sqlite3.FULL)
+	}
+	return err
+}
+
+func isNoRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// databaseFile is a file, other than a -wal, with what matters of the optional
+// methods, and without a memory map. Its writes are not gathered as those of a walFile
 // are: a checkpoint that does not reach the end of the -wal tells readers to
 // look for its pages here without having synced them.
 type databaseFile struct{ vfs.File }
@@ -76,6 +91,15 @@ func (f databaseFile) Unwrap() vfs.File { return f.File }
 
 // SharedMemory implements vfs.FileSharedMemory.
 func (f databaseFile) SharedMemory() vfs.SharedMemory { return vfsutil.WrapSharedMemory(f.File) }
+
+// WriteAt implements vfs.File.
+func (f databaseFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	return n, fullOr(err)
+}
+
+// Truncate implements vfs.File.
+func (f databaseFile) Truncate(size int64) error { return fullOr(f.File.Truncate(size)) }
 
 // LockState implements vfs.FileLockState.
 func (f databaseFile) LockState() vfs.LockLevel { return vfsutil.WrapLockState(f.File) }
@@ -93,7 +117,7 @@ func (f databaseFile) SetPowersafeOverwrite(b bool) { vfsutil.WrapSetPowersafeOv
 func (f databaseFile) ChunkSize(size int) { vfsutil.WrapChunkSize(f.File, size) }
 
 // SizeHint implements vfs.FileSizeHint.
-func (f databaseFile) SizeHint(size int64) error { return vfsutil.WrapSizeHint(f.File, size) }
+func (f databaseFile) SizeHint(size int64) error { return fullOr(vfsutil.WrapSizeHint(f.File, size)) }
 
 // HasMoved implements vfs.FileHasMoved.
 func (f databaseFile) HasMoved() (bool, error) { return vfsutil.WrapHasMoved(f.File) }

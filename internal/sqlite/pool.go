@@ -19,7 +19,7 @@ func (d *Database) Reader(ctx context.Context) (*Conn, error) {
 	if c := d.takeIdle(); c != nil {
 		return c, nil
 	}
-	c, err := OpenConn(ctx, d.path, d.options.conn(RoleReader))
+	c, err := d.open(ctx, d.options.conn(RoleReader))
 	if err != nil {
 		<-d.readers
 		d.users.Done()

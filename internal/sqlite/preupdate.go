@@ -42,7 +42,8 @@ var ErrNoValue = errors.New("column has no stored value")
 // a ROLLBACK TO, and for tables of the "temp" schema; it does not fire for
 // schema changes, rows of CREATE TABLE AS, and sqlite_sequence.
 type PreUpdate struct {
-	data sqlite3.PreUpdateData
+	data    sqlite3.PreUpdateData
+	damaged func(error)
 
 	Op            Op
 	Schema, Table string
@@ -58,7 +59,7 @@ func (c *Conn) OnPreUpdate(f func(PreUpdate)) {
 		return
 	}
 	c.raw.PreUpdateHook(func(d sqlite3.PreUpdateData) {
-		p := PreUpdate{data: d, Schema: d.Schema, Table: d.Table, OldRowID: d.OldRowID, NewRowID: d.NewRowID}
+		p := PreUpdate{data: d, damaged: c.damaged, Schema: d.Schema, Table: d.Table, OldRowID: d.OldRowID, NewRowID: d.NewRowID}
 		switch d.Op {
 		case sqlite3.AUTH_INSERT:
 			p.Op = Insert
@@ -83,7 +84,7 @@ func (p *PreUpdate) Count() int { return p.data.Count() }
 func (p *PreUpdate) Old(i int) (base.Value, error) {
 	v, err := p.data.Old(i)
 	if err != nil {
-		return base.Value{}, hookError(err)
+		return base.Value{}, p.failed(err)
 	}
 	return valueOf(v), nil
 }
@@ -93,16 +94,18 @@ func (p *PreUpdate) Old(i int) (base.Value, error) {
 func (p *PreUpdate) New(i int) (base.Value, error) {
 	v, err := p.data.New(i)
 	if err != nil {
-		return base.Value{}, hookError(err)
+		return base.Value{}, p.failed(err)
 	}
 	return valueOf(v), nil
 }
 
-func hookError(err error) error {
+func (p *PreUpdate) failed(err error) error {
 	if errors.Is(err, sqlite3.RANGE) {
 		return ErrNoValue
 	}
-	return mapError(err, nil)
+	err = mapError(err, nil)
+	tellDamage(p.damaged, err)
+	return err
 }
 
 func valueOf(v sqlite3.Value) base.Value {

@@ -27,7 +27,7 @@ func (d *Database) snapshot(ctx context.Context, o ConnOptions) (*Snapshot, erro
 	if err := d.enter(); err != nil {
 		return nil, err
 	}
-	c, err := OpenConn(ctx, d.path, o)
+	c, err := d.open(ctx, o)
 	if err != nil {
 		d.users.Done()
 		return nil, err
@@ -81,7 +81,7 @@ func (s *Snapshot) copyPages(ctx context.Context, dest string, page int64, progr
 	c := s.conn
 	uri := fileURI(dest, ConnOptions{VFS: s.database.options.VFS, create: true})
 	if sums, err := hasChecksums(c.raw); err != nil {
-		return mapError(err, ctx)
+		return c.failIn(err, ctx)
 	} else if sums {
 		// The copy must know that it keeps checksums before its first page.
 		if err := makeEmpty(uri); err != nil {
@@ -95,7 +95,7 @@ func (s *Snapshot) copyPages(ctx context.Context, dest string, page int64, progr
 	}
 	defer func() {
 		if cerr := backup.Close(); err == nil && cerr != nil {
-			err = fmt.Errorf("copy to %s: %w", dest, mapError(cerr, ctx))
+			err = fmt.Errorf("copy to %s: %w", dest, c.failIn(cerr, ctx))
 		}
 	}()
 	for {
@@ -104,7 +104,7 @@ func (s *Snapshot) copyPages(ctx context.Context, dest string, page int64, progr
 		}
 		done, err := backup.Step(copyPages)
 		if err != nil {
-			return fmt.Errorf("copy to %s: %w", dest, mapError(err, ctx))
+			return fmt.Errorf("copy to %s: %w", dest, c.failIn(err, ctx))
 		}
 		if total := int64(backup.PageCount()); progress != nil {
 			progress((total-int64(backup.Remaining()))*page, total*page)
@@ -149,7 +149,9 @@ func (d *Database) QuickCheck(ctx context.Context) error {
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	return base.Errorf(base.KindCorrupt, "check %s: %d or more faults: %s", d.path, len(found), found[0])
+	err = base.Errorf(base.KindCorrupt, "check %s: %d or more faults: %s", d.path, len(found), found[0])
+	tellDamage(d.options.Damaged, err)
+	return err
 }
 
 // VirtualCheck looks for full-text and R-tree indexes that contradict

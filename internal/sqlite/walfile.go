@@ -73,7 +73,7 @@ func (w *walFile) flush() error {
 	}
 	_, err := w.File.WriteAt(w.buffer, w.at)
 	w.buffer = w.buffer[:0]
-	return err
+	return fullOr(err)
 }
 
 func (w *walFile) settle() error {
@@ -95,7 +95,7 @@ func (w *walFile) Truncate(size int64) error {
 	if err := w.settle(); err != nil {
 		return err
 	}
-	return w.File.Truncate(size)
+	return fullOr(w.File.Truncate(size))
 }
 
 // Sync implements vfs.File.

@@ -188,5 +188,8 @@ func (r *Replica) replaceFile(from string) error {
 	if err := r.env.FS.Rename(from, r.path()); err != nil {
 		return fmt.Errorf("move the file into place: %w", err)
 	}
+	r.mu.Lock()
+	r.mu.damage = nil // It was another file's.
+	r.mu.Unlock()
 	return r.env.FS.SyncDir(r.options.Dir)
 }

@@ -85,7 +85,6 @@ func (r *Replica) withSnapshot(ctx context.Context, f func(ctx context.Context, 
 		return at, err
 	}
 	defer release()
-	defer func() { r.damaged(err) }()
 	shot, err := db.Snapshot(ctx)
 	if err != nil {
 		return at, err

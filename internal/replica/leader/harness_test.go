@@ -59,6 +59,7 @@ type cluster struct {
 		record     leader.Assignment
 		effects    []leadership.Effect
 		active     base.Epoch // the last epoch whose leader serves
+		noRoom     int        // how often a leader has said that it has none
 		deaf       bool       // proposals of the leader are not recorded
 	}
 }
@@ -139,12 +140,18 @@ func (c *cluster) environment(id base.NodeID) *env.Env {
 func (c *cluster) options(m *member) leader.Options {
 	o := leader.Options{
 		Dir: c.dir(m.id), Cluster: 1, Database: database, Name: "shop", Transport: m.wire,
-		Events: leader.Events{Effect: c.obey, Active: c.serves},
+		Events: leader.Events{Effect: c.obey, Active: c.serves, NoRoom: c.lacksRoom},
 	}
 	if c.small {
 		o.SegmentBytes, o.CheckpointBytes = 32<<10, 100<<10
 	}
 	return o
+}
+
+func (c *cluster) lacksRoom(base.Epoch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.noRoom++
 }
 
 func (c *cluster) file(id base.NodeID) string { return c.dir(id) + "/shop.sqlite" }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -188,5 +189,64 @@ func TestADamagedWALIsNotMixedWithItsCheckpoint(t *testing.T) {
 			t.Error("it has not noticed that its -wal lacks what was in it")
 		}
 		c.same()
+	})
+}
+
+// Damage that only our own bookkeeping meets, such as the history of the schema
+// when a table is made, ends the leader all the same: it is copied, and another
+// leads.
+func TestDamageInOurOwnTablesIsHealed(t *testing.T) {
+	p := &plant{t: t}
+	vfs := p.register("own")
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, vfs: vfs.name, small: true, disks: map[base.NodeID]*crashfs.Disk{1: crashfs.New(), 2: crashfs.New()}}
+		vfs.mount(c.disks)
+		c.start(leader.Assignment{Policy: base.DefaultPolicy(), Replicas: []base.NodeID{1, 2},
+			Counting: leadership.Count([]base.NodeID{1, 2}, base.DefaultPolicy())})
+		c.open(1)
+		c.open(2)
+		defer c.close()
+		c.appoint(1)
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")
+		for range 10 {
+			c.write("INSERT INTO item(data) VALUES (randomblob(12000))")
+		}
+		c.level()
+		time.Sleep(time.Second) // A checkpoint has come to the end of the -wal.
+		root, err := strconv.ParseInt(c.read(1, "SELECT rootpage FROM sqlite_schema WHERE name = '_skein_schema'"), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.disks[1].Damage("/1/shop.sqlite", (root-1)*4096+2000, 1); err != nil {
+			t.Fatal(err)
+		}
+		c.appoint(1) // Another connection writes now, which has not read that page.
+		_, err = c.try(1, request("CREATE TABLE other(id INTEGER PRIMARY KEY)"))
+		if base.KindOf(err) != base.KindCorrupt {
+			t.Fatalf("a table is made over a damaged history: %v", err)
+		}
+		m := c.member(1)
+		select {
+		case err := <-m.done:
+			if base.KindOf(err) != base.KindCorrupt {
+				t.Errorf("the leader has ended with %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the leader goes on with a damaged file")
+		}
+		m.wire.Close()
+		c.mu.Lock()
+		delete(c.mu.members, 1)
+		c.mu.Unlock()
+		c.open(1)
+		if !c.promiseProbe(1).Fresh {
+			t.Error("it does not know that it is damaged")
+		}
+		c.appoint(2)
+		c.write("CREATE TABLE other(id INTEGER PRIMARY KEY)")
+		c.same()
+		if c.replica(1).Status().Copied == 0 {
+			t.Error("it was not copied")
+		}
 	})
 }

@@ -219,7 +219,6 @@ func (t *readTx) start(ctx context.Context, cancel context.CancelCauseFunc, s re
 	t.conn.SetInterrupt(ctx)
 	st, err := t.conn.Prepare(s.SQL)
 	if err != nil {
-		t.replica.damaged(err)
 		return err
 	}
 	if err := st.BindAll(s.Args); err != nil {
@@ -367,7 +366,6 @@ func (q *queryRows) Next() bool {
 		q.tx.confirmed = err == nil
 	}
 	if err != nil || !more {
-		q.tx.replica.damaged(err)
 		q.err = err
 		q.Close()
 		return false

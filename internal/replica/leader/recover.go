@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changelog"
@@ -128,7 +129,13 @@ func (r *Replica) openFile(ctx context.Context) error {
 		return err
 	}
 	checkpointed := r.checkpointed(ctx)
-	db, err := sqlite.OpenDatabase(ctx, r.path(), sqlite.Options{VFS: r.env.VFS})
+	var opened atomic.Bool
+	damaged := func(err error) {
+		if opened.Load() { // Before, it is judged here.
+			r.damaged(err)
+		}
+	}
+	db, err := sqlite.OpenDatabase(ctx, r.path(), sqlite.Options{VFS: r.env.VFS, Damaged: damaged})
 	if base.KindOf(err) == base.KindCorrupt {
 		r.log.Error("the database file is corrupt; this replica will be copied from another", "err", err)
 		return r.markCopying(err.Error())
@@ -153,6 +160,7 @@ func (r *Replica) openFile(ctx context.Context) error {
 	if err := r.recallPast(ctx, db); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	opened.Store(true)
 	r.handle.set(db)
 	r.setExecuted(at.Seq, nil)
 	return r.compare(at)

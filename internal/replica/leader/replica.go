@@ -47,6 +47,9 @@ type Events struct {
 	Active func(epoch base.Epoch)
 	// Effect is what the leader's core asks of the control plane.
 	Effect func(epoch base.Epoch, e leadership.Effect)
+	// NoRoom says that the disk has been too full for the writes of epoch for a
+	// while. It is said every second while writes are refused.
+	NoRoom func(epoch base.Epoch)
 }
 
 func (o *Options) validate() error {
@@ -64,6 +67,9 @@ func (o *Options) validate() error {
 	}
 	if o.Events.Effect == nil {
 		o.Events.Effect = func(base.Epoch, leadership.Effect) {}
+	}
+	if o.Events.NoRoom == nil {
+		o.Events.NoRoom = func(base.Epoch) {}
 	}
 	return nil
 }
@@ -122,6 +128,7 @@ type Replica struct {
 		orphans    int64
 		orphansAck int64                   // of them, those that were acknowledged
 		stop       context.CancelCauseFunc // ends the part that is played
+		damage     error                   // what was first found wrong with the open file
 	}
 	partChanged broadcast
 	leadChanged broadcast // signaled when an assignment comes, and when a leadership begins or fails to
@@ -229,19 +236,26 @@ func (r *Replica) Run(ctx context.Context) error {
 	}
 }
 
+// setStop says how the part that begins is ended. Damage that was met between
+// two parts ends it at once.
 func (r *Replica) setStop(stop context.CancelCauseFunc) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.mu.stop = stop
+	damage := r.mu.damage
+	r.mu.Unlock()
+	if damage != nil {
+		stop(damage)
+	}
 }
 
-// damaged ends the part that is played when stored bytes turn out to be wrong;
-// the replica is opened again, and copied from another.
+// damaged is the one place that judges damage to the open database file: every
+// connection to it reports here, whoever else gets the error. It ends the part
+// that is played; the replica is opened again, and copied from another.
 func (r *Replica) damaged(err error) {
-	if base.KindOf(err) != base.KindCorrupt {
-		return
-	}
 	r.mu.Lock()
+	if r.mu.damage == nil {
+		r.mu.damage = err
+	}
 	stop := r.mu.stop
 	r.mu.Unlock()
 	if stop != nil {
@@ -305,6 +319,9 @@ func (r *Replica) rest(ctx context.Context, epoch base.Epoch) error {
 	r.leadChanged.signal()
 	defer r.resting.Store(0)
 	<-ctx.Done()
+	if cause := context.Cause(ctx); base.KindOf(cause) == base.KindCorrupt {
+		return cause
+	}
 	return errPartOver
 }
 

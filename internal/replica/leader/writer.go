@@ -89,6 +89,7 @@ type writer struct {
 	failed      error    // the connection was lost, and no other could be opened yet
 	pending     pending  // batches that are in the log, and in SQLite's open transaction
 	past        broughtPast
+	room        room
 }
 
 // run executes jobs until ctx is done. It owns conn and closes it.
@@ -123,6 +124,7 @@ func (w *writer) run(ctx context.Context) error {
 			if err = w.settle(); err == nil {
 				err = w.runTx(ctx, j.tx)
 			} else {
+				w.noteLack(err)
 				j.refuse(err)
 				err = fatalOnly(err)
 			}
@@ -206,6 +208,7 @@ func (w *writer) commitBatch(jobs []*writeJob) error {
 		if err != nil || culprit < 0 {
 			return err
 		}
+		w.noteLack(jobs[culprit].err)
 		jobs[culprit].done <- writeReply{err: jobs[culprit].err}
 		if err := w.commitBatch(jobs[:culprit]); err != nil {
 			return err
@@ -374,6 +377,7 @@ func (r *Replica) openWriter(ctx context.Context, format string) (*sqlite.Conn, 
 // refuse answers all jobs with an error that changed nothing.
 func (w *writer) refuse(jobs []*writeJob, err error) error {
 	w.rollback()
+	w.noteLack(err)
 	for _, j := range jobs {
 		j.done <- writeReply{err: err}
 	}
@@ -512,6 +516,7 @@ func (w *writer) seal(jobs []*writeJob, end base.Seq) error {
 	if err := w.commit(end); err != nil {
 		return w.refuse(jobs, err)
 	}
+	w.room.lacking = time.Time{}
 	w.publish(jobs)
 	return nil
 }
@@ -533,6 +538,7 @@ func (w *writer) commit(end base.Seq) error {
 	}
 	if !w.mayWait(end) {
 		if err := w.commitSQLite(end); err != nil {
+			w.unflushed = true // A sync that overlaps with the cut counts for nothing.
 			if cut := w.replica.changes.TruncateAfter(w.end); cut != nil {
 				return &tailStaysError{commit: err, cut: cut}
 			}

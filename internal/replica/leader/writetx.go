@@ -105,6 +105,7 @@ func (w *writer) runTx(ctx context.Context, t *writeTx) error {
 		return nil // The session has given up waiting.
 	}
 	if err := w.grant(t); err != nil {
+		w.noteLack(err)
 		t.granted <- err
 		return fatalOnly(err)
 	}
