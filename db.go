@@ -29,6 +29,10 @@ const (
 	ReadSession ReadLevel = "session"
 	// ReadAny shows what the nearest replica has.
 	ReadAny ReadLevel = "any"
+	// ReadSticky is ReadSession, and reads at one replica: this node's, or else the
+	// one that was read first. When that can't answer the read fails, with
+	// KindUnavailable or KindStale; SetToken("") then goes on with another.
+	ReadSticky ReadLevel = "sticky"
 	// ReadLeader shows everything that was acknowledged, to anyone, before the
 	// read began.
 	ReadLeader ReadLevel = "leader"
@@ -232,7 +236,7 @@ func (db *DB) takeCaughtUp(ctx context.Context) (session.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.seen.pass(s); err != nil {
+	if err := errors.Join(db.seen.pass(s), s.Set("skein.replica", db.seen.kept())); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -240,6 +244,9 @@ func (db *DB) takeCaughtUp(ctx context.Context) (session.Session, error) {
 
 // give takes a session back.
 func (db *DB) give(s session.Session) {
+	if kept, err := s.Show(context.Background(), "skein.replica"); err == nil && kept != "" {
+		db.seen.keep(kept)
+	}
 	if s.TxStatus() == session.TxIdle {
 		select {
 		case db.idle <- s:
@@ -262,8 +269,9 @@ func (db *DB) saw(r Result) {
 
 // seen is what any statement of a DB has seen.
 type seen struct {
-	mu    sync.Mutex // guards all below
-	token token.Token
+	mu      sync.Mutex // guards all below
+	token   token.Token
+	replica string // the node whose replica reads of level sticky keep to
 }
 
 func (n *seen) note(id base.DatabaseID, r Result) {
@@ -287,7 +295,19 @@ func (n *seen) knowsOthers(own base.DatabaseID) bool {
 func (n *seen) set(t token.Token) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.token = t
+	n.token, n.replica = t, ""
+}
+
+func (n *seen) keep(replica string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.replica = replica
+}
+
+func (n *seen) kept() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.replica
 }
 
 func (n *seen) text() string {

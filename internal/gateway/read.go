@@ -19,6 +19,7 @@ const (
 	levelAny                      // whatever the nearest replica has
 	levelBounded                  // and not older than a bound
 	levelAt                       // and everything up to a position
+	levelSticky                   // as levelSession, and all at one replica
 	levelLeader                   // everything acknowledged before the read began
 )
 
@@ -37,7 +38,7 @@ func (l readLevel) request(t token.Token, db base.DatabaseID, guard replica.Guar
 		q.Heard = t.Heard(db)
 	}
 	switch l.kind {
-	case levelSession:
+	case levelSession, levelSticky:
 		q.AtLeast = at
 	case levelBounded:
 		q.AtLeast, q.MaxAge = at, l.bound
@@ -76,6 +77,10 @@ func (s *clientSession) openRead(ctx context.Context, st statement) (session.Row
 	}
 	at := s.token.Get(db.ID)
 	q := s.settings.read.request(s.token, db.ID, st.guard)
+	if s.settings.read.kind == levelSticky {
+		rows, err := s.readKept(ctx, db, q, st.Statement)
+		return rows, db.ID, err
+	}
 	wait := leaderWait
 	if r := s.gateway.local(db); r != nil && (!q.Linearizable || db.Leader == s.gateway.directory.Self()) {
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {

@@ -93,28 +93,28 @@ func (g *Gateway) readAtLeader(ctx context.Context, name string, wait time.Durat
 			rows, err = peek(readHere(ctx, r, q, st))
 			return err
 		}
-		rows, err = peek(g.openRemoteRead(ctx, db, q, st))
+		rows, err = peek(g.openRemoteRead(ctx, g.leaderOf(db), db.ID, q, st))
 		return err
 	})
 	return rows, err
 }
 
-func (g *Gateway) openRemoteRead(ctx context.Context, db Database, q replica.ReadRequest, st replica.Statement) (session.Rows, error) {
+func (g *Gateway) openRemoteRead(ctx context.Context, at peer, id base.DatabaseID, q replica.ReadRequest, st replica.Statement) (session.Rows, error) {
 	ctx, end := context.WithCancelCause(ctx)
-	ctx, stop := g.whileAlive(ctx, db)
+	ctx, stop := at.alive(ctx)
 	cancel := func(cause error) {
 		end(cause)
 		stop()
 	}
-	s, err := g.transport.OpenStream(ctx, db.Leader, readService, encodeRead(db.ID, q, st))
+	s, err := g.transport.OpenStream(ctx, at.node, readService, encodeRead(id, q, st))
 	if err != nil {
 		cancel(err)
 		return nil, err
 	}
 	r := &remoteRows{stream: s, cancel: cancel}
 	if err := r.open(); err != nil {
-		if context.Cause(ctx) == errLeaderSilent {
-			err = errLeaderSilent // Nothing was read; the next leader can be asked.
+		if silent := silence(ctx); silent != nil {
+			err = silent // Nothing was read; another can be asked.
 		}
 		cancel(err)
 		return nil, err
@@ -234,7 +234,7 @@ func (g *Gateway) beginWriteAt(ctx context.Context, db Database, q replica.Begin
 		}
 		return r.BeginWrite(ctx, q)
 	}
-	tx, err := g.openTx(ctx, db, opening{database: db.ID, write: &q}.encode())
+	tx, err := g.openTx(ctx, g.leaderOf(db), opening{database: db.ID, write: &q}.encode())
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (g *Gateway) beginReadAt(ctx context.Context, db Database, q replica.ReadRe
 		}
 		return r.BeginRead(ctx, q)
 	}
-	tx, err := g.openTx(ctx, db, opening{database: db.ID, read: q}.encode())
+	tx, err := g.openTx(ctx, g.leaderOf(db), opening{database: db.ID, read: q}.encode())
 	if err != nil {
 		return nil, err
 	}
@@ -257,16 +257,16 @@ func (g *Gateway) beginReadAt(ctx context.Context, db Database, q replica.ReadRe
 }
 
 // openTx opens the stream; it outlives ctx, which bounds the beginning only.
-func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remoteTx, error) {
+func (g *Gateway) openTx(ctx context.Context, at peer, header []byte) (*remoteTx, error) {
 	lasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	lasting, forget := g.whileAlive(lasting, db)
+	lasting, forget := at.alive(lasting)
 	cancel := func(cause error) {
 		end(cause)
 		forget()
 	}
 	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
 	defer stop()
-	s, err := g.transport.OpenStream(lasting, db.Leader, txService, header)
+	s, err := g.transport.OpenStream(lasting, at.node, txService, header)
 	if err != nil {
 		cancel(err)
 		return nil, err
@@ -281,8 +281,8 @@ func (g *Gateway) openTx(ctx context.Context, db Database, header []byte) (*remo
 		switch {
 		case ctx.Err() != nil:
 			return nil, stopped(ctx)
-		case context.Cause(lasting) == errLeaderSilent:
-			return nil, errLeaderSilent
+		case silence(lasting) != nil:
+			return nil, silence(lasting)
 		}
 		return nil, endOfStream(err)
 	}
@@ -312,8 +312,8 @@ func (t *remoteTx) exchange(ctx context.Context, b []byte) (res *replica.WriteRe
 		switch {
 		case ctx.Err() != nil:
 			err = stopped(ctx)
-		case context.Cause(t.ctx) == errLeaderSilent:
-			err = errLeaderSilent
+		case silence(t.ctx) != nil:
+			err = silence(t.ctx)
 		}
 		return nil, true, lostTx(err)
 	}

@@ -21,6 +21,7 @@ type clientSession struct {
 
 	settings settings
 	token    token.Token
+	kept     string              // the node whose replica reads of level sticky keep to; "": none yet
 	last     session.Result      // of the last statement that reached a database
 	commit   session.Result      // of the last commit
 	named    replica.OperationID // the last write that had a name, the client's or the gateway's

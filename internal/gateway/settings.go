@@ -106,6 +106,8 @@ func (s *clientSession) Set(name, value string) error {
 		if l, err = parseReadLevel(value); err == nil {
 			s.settings.read = l
 		}
+	case "skein.replica":
+		s.kept = value
 	case "skein.durability":
 		var d base.Durability
 		if value != "" && !strings.EqualFold(value, "default") {
@@ -145,13 +147,13 @@ func (s *clientSession) takeToken(t token.Token) error {
 
 func noSetting(name string) error {
 	e := base.Errorf(base.KindInvalid, "there is no setting %q to set", name).
-		WithHint("skein.token, skein.read, skein.durability, skein.operation and skein.statement_timeout can be set")
+		WithHint("skein.token, skein.read, skein.replica, skein.durability, skein.operation and skein.statement_timeout can be set")
 	e.SQLState = "42704"
 	return e
 }
 
-// parseReadLevel reads any, bounded(duration), session, at(position), leader or
-// linearizable.
+// parseReadLevel reads any, bounded(duration), session, sticky, at(position),
+// leader or linearizable.
 func parseReadLevel(value string) (readLevel, error) {
 	v := strings.ToLower(strings.TrimSpace(value))
 	switch v {
@@ -159,6 +161,8 @@ func parseReadLevel(value string) (readLevel, error) {
 		return readLevel{kind: levelSession}, nil
 	case "any":
 		return readLevel{kind: levelAny}, nil
+	case "sticky":
+		return readLevel{kind: levelSticky}, nil
 	case "leader", "linearizable":
 		return readLevel{kind: levelLeader}, nil
 	}
@@ -175,7 +179,7 @@ func parseReadLevel(value string) (readLevel, error) {
 			}
 		}
 	}
-	return readLevel{}, base.Errorf(base.KindInvalid, "skein.read = %q: want any, bounded(500ms), session, at(2/88) or leader", value)
+	return readLevel{}, base.Errorf(base.KindInvalid, "skein.read = %q: want any, bounded(500ms), session, sticky, at(2/88) or leader", value)
 }
 
 // String returns what parseReadLevel reads.
@@ -183,6 +187,8 @@ func (l readLevel) String() string {
 	switch l.kind {
 	case levelAny:
 		return "any"
+	case levelSticky:
+		return "sticky"
 	case levelBounded:
 		return fmt.Sprintf("bounded(%v)", l.bound)
 	case levelAt:
@@ -217,6 +223,8 @@ func (s *clientSession) Show(ctx context.Context, name string) (string, error) {
 		return s.token.String(), nil
 	case "skein.read":
 		return s.settings.read.String(), nil
+	case "skein.replica":
+		return s.kept, nil
 	case "skein.durability":
 		if s.settings.durability.Level == "" {
 			return db.Policy.Durability.String(), nil
@@ -245,7 +253,7 @@ func (s *clientSession) Show(ctx context.Context, name string) (string, error) {
 		return db.Name, nil
 	}
 	e := base.Errorf(base.KindInvalid, "there is no setting %q", name).
-		WithHint("skein.token, read, durability, operation, outcome, statement_timeout, reached, last_read, leader, node, epoch and database can be shown")
+		WithHint("skein.token, read, replica, durability, operation, outcome, statement_timeout, reached, last_read, leader, node, epoch and database can be shown")
 	e.SQLState = "42704"
 	return "", e
 }

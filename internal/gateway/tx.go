@@ -74,6 +74,13 @@ func (t *transaction) open(ctx context.Context, guard replica.Guard) error {
 	t.database = db.ID
 	at := s.token.Get(db.ID)
 	q := s.settings.read.request(s.token, db.ID, guard)
+	if s.settings.read.kind == levelSticky {
+		reader, err := s.beginKept(ctx, db, q)
+		if err == nil {
+			t.reader = reader
+		}
+		return err
+	}
 	if r := s.gateway.local(db); r != nil {
 		if !r.Lineage(at) && s.settings.read.kind != levelAny {
 			return historyLost(at)

@@ -315,6 +315,9 @@ func TestQuery(t *testing.T) {
 	if got := w.Header().Get("Skein-Token"); got != "tok+" {
 		t.Errorf("token header %q", got)
 	}
+	if got := w.Header().Values("Skein-Replica"); len(got) > 0 {
+		t.Errorf("replica header %q", got)
+	}
 	want := []base.Value{base.IntValue(1), base.IntValue(9223372036854775807), base.RealValue(1), base.TextValue("é"), {}, base.IntValue(1), base.BlobValue([]byte{0, 255})}
 	for i, v := range want {
 		if !f.gateway.Args[i].Equal(v) {
@@ -350,6 +353,21 @@ func TestQueryErrors(t *testing.T) {
 	f.want(w, 500, `"outcome":"indeterminate"`)
 	if w.Header().Get("Skein-Token") == "" {
 		t.Error("a failed statement gave no token")
+	}
+}
+
+func TestAClientKeepsToAReplica(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, w := range []*httptest.ResponseRecorder{
+		f.do("POST", "/v1/databases/main/query", `{"sql":"x","read":"sticky"}`, header("Skein-Replica", "n2")),
+		f.do("POST", "/v1/databases/main/query", `{"sql":"x","read":"sticky","replica":"n2"}`),
+	} {
+		if got := w.Header().Get("Skein-Replica"); got != "n2" {
+			t.Errorf("replica header %q", got)
+		}
+	}
+	if seen := strings.Join(f.gateway.Seen, "|"); strings.Count(seen, "set skein.read=sticky|set skein.replica=n2|query x") != 2 {
+		t.Errorf("sessions saw %s", seen)
 	}
 }
 

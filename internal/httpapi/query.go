@@ -11,12 +11,17 @@ import (
 // TokenHeader carries the token of what a client has seen, in and out.
 const TokenHeader = "Skein-Token"
 
+// ReplicaHeader names the node whose replica reads of level sticky keep to, in and
+// out.
+const ReplicaHeader = "Skein-Replica"
+
 // QueryRequest is the body of POST /v1/databases/{name}/query.
 type QueryRequest struct {
 	SQL        string  `json:"sql"`
 	Args       []Value `json:"args"`
 	Token      string  `json:"token"`      // or the Skein-Token header
 	Read       string  `json:"read"`       // skein.read
+	Replica    string  `json:"replica"`    // skein.replica, or the Skein-Replica header
 	Durability string  `json:"durability"` // skein.durability
 	Operation  string  `json:"operation"`  // skein.operation
 }
@@ -45,6 +50,9 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Token == "" {
 		q.Token = r.Header.Get(TokenHeader)
 	}
+	if q.Replica == "" {
+		q.Replica = r.Header.Get(ReplicaHeader)
+	}
 	id := identityOf(r.Context())
 	s, err := a.options.Gateway.Open(r.Context(), session.Options{
 		User: id.user, Trusted: id.trusted, Database: r.PathValue("name"), FrontEnd: "http", RemoteAddr: r.RemoteAddr,
@@ -64,6 +72,9 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) (any, error) {
 		if result != nil {
 			result.Token = token
 		}
+	}
+	if kept, keptErr := s.Show(r.Context(), "skein.replica"); keptErr == nil && kept != "" {
+		w.Header().Set(ReplicaHeader, kept)
 	}
 	if err != nil {
 		return nil, err
@@ -101,7 +112,7 @@ func (a *API) outcome(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 func (q *QueryRequest) settings(s session.Session) error {
 	for _, setting := range [][2]string{
-		{"skein.token", q.Token}, {"skein.read", q.Read}, {"skein.durability", q.Durability},
+		{"skein.token", q.Token}, {"skein.read", q.Read}, {"skein.replica", q.Replica}, {"skein.durability", q.Durability},
 		{"skein.operation", q.Operation},
 	} {
 		if setting[1] == "" {

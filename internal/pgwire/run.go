@@ -186,7 +186,7 @@ func (c *conn) runShow(name string) (session.Rows, error) {
 
 // skeinSettings are those of the session that SHOW ALL lists.
 var skeinSettings = []string{
-	"skein.token", "skein.read", "skein.durability", "skein.operation", "skein.outcome", "skein.reached", "skein.last_read", "skein.leader", "skein.node", "skein.statement_timeout",
+	"skein.token", "skein.read", "skein.replica", "skein.durability", "skein.operation", "skein.outcome", "skein.reached", "skein.last_read", "skein.leader", "skein.node", "skein.statement_timeout",
 }
 
 func textRows(rows ...[]string) *memoryRows {

@@ -64,7 +64,7 @@ type Session interface {
 	TxStatus() TxStatus
 
 	// Set and Show are SET name TO value and SHOW name for the skein.*
-	// settings: skein.token, skein.read, skein.durability, skein.reached,
+	// settings: skein.token, skein.read, skein.replica, skein.durability, skein.reached,
 	// skein.last_read, skein.leader, skein.node, skein.statement_timeout.
 	Set(name, value string) error
 	Show(ctx context.Context, name string) (string, error)

@@ -74,6 +74,7 @@ type fakeSession struct {
 	g      *Gateway
 	status session.TxStatus
 	token  string
+	kept   string // skein.replica
 }
 
 func (s *fakeSession) Describe(context.Context, string) (*session.Description, error) {
@@ -102,15 +103,24 @@ func (s *fakeSession) Set(name, value string) error {
 	if name == "skein.token" {
 		s.token = value
 	}
+	if name == "skein.replica" {
+		s.kept = value
+	}
 	if name == "skein.read" && value == "nonsense" {
 		return base.Errorf(base.KindInvalid, "read level %q", value)
 	}
 	return nil
 }
 
-func (s *fakeSession) Show(_ context.Context, name string) (string, error) { return s.token, nil }
-func (s *fakeSession) Cancel()                                             {}
-func (s *fakeSession) Database() string                                    { return "main" }
+func (s *fakeSession) Show(_ context.Context, name string) (string, error) {
+	if name == "skein.replica" {
+		return s.kept, nil
+	}
+	return s.token, nil
+}
+
+func (s *fakeSession) Cancel()          {}
+func (s *fakeSession) Database() string { return "main" }
 
 func (s *fakeSession) Schema(context.Context, string, []base.Value) (session.Rows, error) {
 	return &fakeRows{g: &Gateway{}, at: -1}, nil
