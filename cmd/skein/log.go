@@ -47,10 +47,22 @@ func (a *app) logCommand() *cobra.Command {
 		Args:    exact("DATABASE"),
 		RunE:    func(c *cobra.Command, args []string) error { return a.verifyLog(c, args[0], &f) },
 	}
-	for _, c := range []*cobra.Command{show, verify} {
+	unsafe := &cobra.Command{
+		Use:   "unsafe [DATABASE]",
+		Short: "Show which statements travel as rows, and why",
+		Long: "unsafe prints the transactions of databases with log format statement whose statements\n" +
+			"could do something else in another copy, so that their rows were logged instead, with\n" +
+			"the reason: of one database, or of all.",
+		Example: "  skein log unsafe\n  skein log unsafe main --json | jq .reason",
+		Args:    atMost(1),
+		RunE:    func(c *cobra.Command, args []string) error { return a.unsafeLog(c, args, &f) },
+	}
+	unsafe.Flags().StringVar(&f.from, "from", "", "from this position on (a number, or epoch/number)")
+	unsafe.Flags().IntVar(&f.limit, "limit", 0, "at most so many entries of each database (0: all)")
+	for _, c := range []*cobra.Command{show, verify, unsafe} {
 		c.Flags().StringVar(&f.dir, "dir", "", "data folder of a node that does not run, instead of asking one")
 	}
-	return group("log", "Look into a replica's log", "", a.remote(a.withJSON(show)), a.remote(a.withJSON(verify)))
+	return group("log", "Look into a replica's log", "", a.remote(a.withJSON(show)), a.remote(a.withJSON(verify)), a.remote(a.withJSON(unsafe)))
 }
 
 func (a *app) showLog(c *cobra.Command, database string, f *logFlags) (err error) {
@@ -71,6 +83,38 @@ func (a *app) showLog(c *cobra.Command, database string, f *logFlags) (err error
 		return err
 	}
 	return a.damage(report)
+}
+
+// unsafeLog shows the entries whose statements travel as rows.
+func (a *app) unsafeLog(c *cobra.Command, databases []string, f *logFlags) error {
+	q := httpapi.LogQuery{Limit: f.limit, Mixed: true}
+	var err error
+	if q.From, err = httpapi.ParseSeq(f.from); err != nil {
+		return err
+	}
+	if len(databases) == 0 && f.dir != "" {
+		return usageError{fmt.Errorf("--dir: name the database, too"), c}
+	}
+	_, err = a.readLog(c, func(ctx context.Context, client *adminclient.Client) (*httpapi.LogReport, error) {
+		if client == nil {
+			return server.ShowLogFolder(ctx, a.env, f.dir, databases[0], q, a.printEntry)
+		}
+		if len(databases) > 0 {
+			return client.ShowLog(ctx, databases[0], q, a.printEntry)
+		}
+		list, err := client.ListDatabases(ctx)
+		for _, d := range list {
+			if err != nil {
+				break
+			}
+			if !a.json {
+				fmt.Fprintf(a.out, "%s:\n", d.Name)
+			}
+			_, err = client.ShowLog(ctx, d.Name, q, a.printEntry)
+		}
+		return nil, err
+	}, f.dir)
+	return err
 }
 
 // readLog calls f with a client, or without one when a folder is to be read.
@@ -101,6 +145,15 @@ func (a *app) printEntry(e httpapi.LogEntry) error {
 		b.WriteString("  (not safe yet)")
 	}
 	b.WriteString("\n")
+	if e.Reason != "" {
+		fmt.Fprintf(&b, "  as rows: %s\n", e.Reason)
+	}
+	for _, s := range e.Statements {
+		fmt.Fprintf(&b, "  %s\n", statementText(s))
+	}
+	if e.Note != "" {
+		fmt.Fprintf(&b, "  (%s)\n", e.Note)
+	}
 	for _, c := range e.Changes {
 		fmt.Fprintf(&b, "  %d  %s\n", c.Seq, changeText(c))
 	}
@@ -109,6 +162,21 @@ func (a *app) printEntry(e httpapi.LogEntry) error {
 	}
 	_, err := fmt.Fprint(a.out, b.String())
 	return err
+}
+
+func statementText(s httpapi.LogStatement) string {
+	text := strings.TrimSuffix(strings.TrimSpace(s.SQL), ";") + ";"
+	if len(s.Args) > 0 {
+		args, err := json.Marshal(s.Args)
+		if err != nil {
+			return text + "  ?"
+		}
+		text += "  with " + string(args)
+	}
+	if s.Outside != "" {
+		text += "  at " + s.Outside
+	}
+	return text
 }
 
 func changeText(c httpapi.LogChange) string {

@@ -530,13 +530,22 @@ func TestLog(t *testing.T) {
 				Old: httpapi.Row{{Column: "a", Value: base.Value{}}}, New: httpapi.Row{{Column: "a", Value: base.RealValue(1)}}},
 		}},
 		{Position: "3/9", Time: time.Unix(2, 0).UTC(), Kind: "row", Error: "no sense"},
+		{Position: "3/10", Time: time.Unix(3, 0).UTC(), Kind: "format", Note: "the log format is statement from here on", Safe: true},
+		{Position: "3/12", Time: time.Unix(4, 0).UTC(), Kind: "statement", Safe: true, Statements: []httpapi.LogStatement{
+			{SQL: "UPDATE t SET a = random() WHERE a > ?1", Args: []httpapi.Value{httpapi.Value(base.IntValue(5))}, Outside: "seed 0102"},
+		}},
+		{Position: "3/13", Time: time.Unix(5, 0).UTC(), Kind: "statement", Safe: true, Reason: "LIMIT without ORDER BY"},
 	}
 	w.node.LogReport = httpapi.LogReport{Database: "main", Sound: true, Segments: 1, Entries: 2, First: 7, End: "3/9"}
 	golden(t, "log", w.run(0, "", "log", "show", "main", "--from", "3/7", "--table", "t"))
-	if got := w.node.Calls[len(w.node.Calls)-1]; got != "ShowLogmain{7 0 [t] 0}" {
+	if got := w.node.Calls[len(w.node.Calls)-1]; got != "ShowLogmain{7 0 [t] 0 false}" {
 		t.Errorf("asked %s", got)
 	}
-	if got := w.run(0, "", "log", "show", "main", "--json"); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"new":{"a":1.0}`) {
+	w.run(0, "", "log", "unsafe", "main", "--limit", "4")
+	if got := w.node.Calls[len(w.node.Calls)-1]; got != "ShowLogmain{0 0 [] 4 true}" {
+		t.Errorf("asked %s", got)
+	}
+	if got := w.run(0, "", "log", "show", "main", "--json"); strings.Count(got, "\n") != 5 || !strings.Contains(got, `"new":{"a":1.0}`) {
 		t.Errorf("JSON: %s", got)
 	}
 	if got := w.run(0, "", "log", "verify", "main"); !strings.Contains(got, "Everything is sound.") {

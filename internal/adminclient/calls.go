@@ -146,6 +146,9 @@ func (c *Client) Orphans(ctx context.Context, name string) ([]httpapi.Orphan, er
 // returns what else was found in it.
 func (c *Client) ShowLog(ctx context.Context, name string, q httpapi.LogQuery, each func(httpapi.LogEntry) error) (*httpapi.LogReport, error) {
 	query := url.Values{"table": q.Tables}
+	if q.Mixed {
+		query.Set("mixed", "true")
+	}
 	for key, n := range map[string]uint64{"from": uint64(q.From), "to": uint64(q.To), "limit": uint64(q.Limit)} {
 		if n > 0 {
 			query.Set(key, strconv.FormatUint(n, 10))

@@ -129,7 +129,7 @@ const (
 )
 
 // LogFormats are those that can be chosen in this version.
-var LogFormats = []string{FormatRow}
+var LogFormats = []string{FormatRow, FormatStatement}
 
 func checkLogFormat(name string) error {
 	if slices.Contains(LogFormats, name) {

@@ -14,24 +14,36 @@ import (
 type LogQuery struct {
 	From, To base.Seq // 0: no bound
 	Tables   []string
-	Limit    int // 0: all
+	Limit    int  // 0: all
+	Mixed    bool // only entries whose statements travel as rows
 }
 
 // LogEntry is one entry of a replica's log.
 type LogEntry struct {
-	Position  string      `json:"position"` // "epoch/seq" of its end
-	Epoch     base.Epoch  `json:"epoch"`
-	First     base.Seq    `json:"first"`
-	Last      base.Seq    `json:"last"`
-	Time      time.Time   `json:"time"` // the leader's clock at the commit
-	Kind      string      `json:"kind"`
-	Operation string      `json:"operation,omitempty"`
-	Segment   uint64      `json:"segment"`
-	Offset    int64       `json:"offset"` // of its frame, in the segment's file
-	Bytes     int         `json:"bytes"`
-	Safe      bool        `json:"safe"` // false: a failover may undo it
-	Changes   []LogChange `json:"changes"`
-	Error     string      `json:"error,omitempty"` // why it could not be read
+	Position  string     `json:"position"` // "epoch/seq" of its end
+	Epoch     base.Epoch `json:"epoch"`
+	First     base.Seq   `json:"first"`
+	Last      base.Seq   `json:"last"`
+	Time      time.Time  `json:"time"` // the leader's clock at the commit
+	Kind      string     `json:"kind"`
+	Operation string     `json:"operation,omitempty"`
+	Segment   uint64     `json:"segment"`
+	Offset    int64      `json:"offset"` // of its frame, in the segment's file
+	Bytes     int        `json:"bytes"`
+	Safe      bool       `json:"safe"` // false: a failover may undo it
+	// Statements are what an entry of kind statement executes.
+	Statements []LogStatement `json:"statements,omitempty"`
+	Reason     string         `json:"reason,omitempty"` // why statements travel as rows
+	Note       string         `json:"note,omitempty"`
+	Changes    []LogChange    `json:"changes"`
+	Error      string         `json:"error,omitempty"` // why it could not be read
+}
+
+// LogStatement is a statement of an entry.
+type LogStatement struct {
+	SQL     string  `json:"sql"`
+	Args    []Value `json:"args,omitempty"`
+	Outside string  `json:"outside,omitempty"` // what it took from outside: time, seed, ...
 }
 
 // LogChange is one change of an entry.
@@ -98,6 +110,7 @@ func (a *API) showLog(w http.ResponseWriter, r *http.Request) (any, error) {
 func logQuery(r *http.Request) (q LogQuery, err error) {
 	values := r.URL.Query()
 	q.Tables = values["table"]
+	q.Mixed = values.Get("mixed") == "true"
 	if q.From, err = ParseSeq(values.Get("from")); err == nil {
 		q.To, err = ParseSeq(values.Get("to"))
 	}

@@ -107,29 +107,33 @@ type ReplicaStatus struct {
 	NodeName string `json:"node_name"`
 	Known    bool   `json:"known"`
 
-	Role           replica.Role     `json:"role,omitempty"`
-	Epoch          base.Epoch       `json:"epoch"`
-	Leader         string           `json:"leader"` // whom it follows
-	LeaseLive      bool             `json:"lease_live"`
-	Appended       string           `json:"appended"` // position "epoch/seq"
-	Applied        string           `json:"applied"`  // position "epoch/seq"
-	AppliedSeq     base.Seq         `json:"applied_seq"`
-	Flushed        base.Seq         `json:"flushed"`
-	Safe           base.Seq         `json:"safe"`
-	LagSeqs        int64            `json:"lag_seqs"` // row changes behind the leader; -1: unknown
-	AgeSeconds     float64          `json:"age_seconds"`
-	Degraded       bool             `json:"degraded"`
-	LogStart       base.Seq         `json:"log_start"`
-	LogBytes       int64            `json:"log_bytes"`
-	FileBytes      int64            `json:"file_bytes"`
-	CopiedBytes    int64            `json:"copied_bytes"`
-	CopyTotalBytes int64            `json:"copy_total_bytes"`
-	Orphans        int64            `json:"orphans"`
-	OrphansAcked   int64            `json:"orphans_acknowledged"` // of them
-	Error          string           `json:"error,omitempty"`
-	Path           string           `json:"path"`
-	Followers      []FollowerStatus `json:"followers,omitempty"`
-	Consumers      []ConsumerStatus `json:"consumers,omitempty"`
+	Role           replica.Role `json:"role,omitempty"`
+	Epoch          base.Epoch   `json:"epoch"`
+	Leader         string       `json:"leader"` // whom it follows
+	LeaseLive      bool         `json:"lease_live"`
+	Appended       string       `json:"appended"` // position "epoch/seq"
+	Applied        string       `json:"applied"`  // position "epoch/seq"
+	AppliedSeq     base.Seq     `json:"applied_seq"`
+	Flushed        base.Seq     `json:"flushed"`
+	Safe           base.Seq     `json:"safe"`
+	LagSeqs        int64        `json:"lag_seqs"` // row changes behind the leader; -1: unknown
+	AgeSeconds     float64      `json:"age_seconds"`
+	Degraded       bool         `json:"degraded"`
+	LogStart       base.Seq     `json:"log_start"`
+	LogBytes       int64        `json:"log_bytes"`
+	FileBytes      int64        `json:"file_bytes"`
+	CopiedBytes    int64        `json:"copied_bytes"`
+	CopyTotalBytes int64        `json:"copy_total_bytes"`
+	Orphans        int64        `json:"orphans"`
+	OrphansAcked   int64        `json:"orphans_acknowledged"` // of them
+	// Differences counts the entries whose statements did something else here than
+	// on the leader, since the replica was opened; Difference tells of the last.
+	Differences int64            `json:"differences,omitempty"`
+	Difference  string           `json:"difference,omitempty"`
+	Error       string           `json:"error,omitempty"`
+	Path        string           `json:"path"`
+	Followers   []FollowerStatus `json:"followers,omitempty"`
+	Consumers   []ConsumerStatus `json:"consumers,omitempty"`
 }
 
 // FollowerStatus is a follower as its leader sees it.
@@ -174,7 +178,8 @@ func NewReplicaStatus(node base.NodeID, name string, s replica.Status) ReplicaSt
 		Appended: s.Appended.String(), Applied: s.Applied.String(), AppliedSeq: s.Applied.Seq,
 		Flushed: s.Flushed, Safe: s.Safe, LagSeqs: -1, AgeSeconds: s.Age.Seconds(), Degraded: s.Degraded,
 		LogStart: s.LogStart, LogBytes: s.LogBytes, FileBytes: s.FileBytes,
-		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, OrphansAcked: s.OrphansAcknowledged, Error: s.Error, Path: s.Path,
+		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, OrphansAcked: s.OrphansAcknowledged, Error: s.Error,
+		Differences: s.Differences, Difference: s.Difference, Path: s.Path,
 	}
 	if s.Role == replica.RoleLeader {
 		r.LagSeqs = 0
@@ -247,6 +252,7 @@ const (
 	AlertLoss            AlertKind = "loss"
 	AlertOrphans         AlertKind = "orphans"
 	AlertCopying         AlertKind = "copying"
+	AlertDifference      AlertKind = "difference"   // a statement did something else on a follower
 	AlertFewReplicas     AlertKind = "few_replicas" // fewer nodes than the policy asks replicas
 )
 

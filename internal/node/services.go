@@ -57,6 +57,7 @@ func (n *Node) handle() {
 	t.HandleCall(promiseMethod, n.servePromise)
 	t.HandleCall(releaseMethod, n.serveRelease)
 	t.HandleCall(importMethod, n.serveImport)
+	t.HandleCall(leader.RowsMethod, n.serveRows)
 	t.HandleCall(switchoverMethod, n.serveSwitchover)
 	for method, h := range n.options.Calls {
 		t.HandleCall(method, func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error) {
@@ -143,6 +144,18 @@ func (n *Node) replicaFor(id base.DatabaseID) (*leader.Replica, error) {
 		return nil, base.Errorf(base.KindNotFound, "database %d has no replica on node %s", id, n.Name())
 	}
 	return k.current()
+}
+
+func (n *Node) serveRows(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+	id, err := leader.RowsDatabase(request)
+	if err != nil {
+		return nil, err
+	}
+	r, err := n.replicaFor(id)
+	if err != nil {
+		return nil, err
+	}
+	return r.ServeRows(ctx, request)
 }
 
 func (n *Node) servePromise(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {

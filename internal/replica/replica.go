@@ -200,10 +200,15 @@ type Status struct {
 	CopyTotal int64         `json:"copy_total_bytes"`
 	Orphans   int64         `json:"orphans"`
 	// OrphansAcknowledged are those of Orphans that a client was told would stand.
-	OrphansAcknowledged int64      `json:"orphans_acknowledged"`
-	Error               string     `json:"error,omitempty"`
-	Path                string     `json:"path"`
-	Followers           []Follower `json:"followers,omitempty"`
+	OrphansAcknowledged int64 `json:"orphans_acknowledged"`
+	// Differences counts the entries whose statements did something else here than
+	// on the leader, since the replica was opened, and were replaced by the leader's
+	// rows; Difference tells of the last.
+	Differences int64      `json:"differences,omitempty"`
+	Difference  string     `json:"difference,omitempty"`
+	Error       string     `json:"error,omitempty"`
+	Path        string     `json:"path"`
+	Followers   []Follower `json:"followers,omitempty"`
 	// Consumers read the log as streams of changes, here.
 	Consumers []Consumer `json:"consumers,omitempty"`
 }

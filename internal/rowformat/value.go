@@ -166,3 +166,11 @@ func (c *cursor) integer(size int) int64 {
 	}
 	return v
 }
+
+// ReadValue reads the value at the start of b, as AppendValue has written it, and
+// returns how long it is. Its bytes lie in b.
+func ReadValue(b []byte) (v base.Value, n int, err error) {
+	c := cursor{data: b}
+	c.value(&v)
+	return v, c.pos, c.err
+}

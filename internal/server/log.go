@@ -57,6 +57,14 @@ func logEntry(e leader.LogEntry) httpapi.LogEntry {
 		Position: e.Position.String(), Epoch: e.Position.Epoch, First: e.First, Last: e.Position.Seq, Time: time.Unix(0, e.Time).UTC(),
 		Kind: e.Kind, Operation: e.Operation, Segment: e.Place.Segment, Offset: e.Place.Offset, Bytes: e.Place.Bytes,
 		Safe: !e.Unsafe, Changes: []httpapi.LogChange{}, Error: e.Error,
+		Reason: e.Reason, Note: e.Note,
+	}
+	for _, s := range e.Statements {
+		shown := httpapi.LogStatement{SQL: s.SQL, Outside: s.Outside}
+		for _, v := range s.Args {
+			shown.Args = append(shown.Args, httpapi.Value(v))
+		}
+		out.Statements = append(out.Statements, shown)
 	}
 	for _, c := range e.Changes {
 		out.Changes = append(out.Changes, httpapi.LogChange{

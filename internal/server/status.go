@@ -259,6 +259,9 @@ func replicaAlerts(add func(httpapi.Severity, httpapi.AlertKind, string, string,
 	if r.Role == replica.RoleLeader && r.Node == d.Leader && !r.LeaseLive {
 		add(httpapi.Critical, httpapi.AlertNoLeader, d.Name, r.Node, "the leader of %s reaches too few followers: writes wait", d.Name)
 	}
+	if r.Differences > 0 {
+		add(httpapi.Warning, httpapi.AlertDifference, d.Name, r.Node, "%d times a statement of %s did something else on %s than on the leader, and the leader's rows were taken; the last: %s", r.Differences, d.Name, r.NodeName, r.Difference)
+	}
 	if r.Orphans > 0 {
 		add(httpapi.Warning, httpapi.AlertOrphans, d.Name, r.Node, "%d row changes of %s were undone on %s when it came back, %d of them acknowledged; see: skein orphans list %s", r.Orphans, d.Name, r.NodeName, r.OrphansAcked, d.Name)
 	}

@@ -114,6 +114,10 @@ type Conn struct {
 	onClose       func()       // called when the connection has been closed
 	failed        *atomic.Bool // of its Database: set when the disk has failed
 	damaged       func(error)  // of its Database: told of damage to the file; nil: nobody
+
+	outside     *Outside // what the running statement sees of it, after FixOutside
+	totalBefore int64    // TotalChanges when it began
+	helper      *Conn    // computes times
 }
 
 // OpenConn opens a connection to an existing file, or as a writer or applier
@@ -489,6 +493,7 @@ func (c *Conn) Close() (err error) {
 	}
 	raw := c.raw
 	c.raw = nil
+	_ = c.helper.Close() // It is memory only.
 	if c.onClose != nil {
 		defer c.onClose()
 	}

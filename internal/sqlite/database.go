@@ -274,13 +274,37 @@ func (d *Database) OpenWriter(ctx context.Context, role Role) (*Conn, error) {
 		d.users.Done()
 		return nil, err
 	}
+	d.watch(c)
+	c.onClose = func() { d.releaseWriter(c) }
+	return c, nil
+}
+
+func (d *Database) watch(c *Conn) {
 	c.failed = &d.failed
 	c.onSchema = func() { d.generation.Add(1) }
 	c.raw.WALHook(func(_ *sqlite3.Conn, _ string, frames int) error {
 		d.walFrames.Store(int64(frames))
 		return nil
 	})
-	c.onClose = func() { d.releaseWriter(c) }
+}
+
+// OpenBeside opens another connection that writes, for the owner of the writer,
+// who uses one of the two at a time and closes this one first.
+func (d *Database) OpenBeside(ctx context.Context, role Role) (*Conn, error) {
+	d.state.Lock()
+	if d.state.closed || d.state.writer == nil {
+		d.state.Unlock()
+		return nil, base.Errorf(base.KindInternal, "open a connection beside the writer: there is no writer")
+	}
+	d.users.Add(1)
+	d.state.Unlock()
+	c, err := OpenConn(ctx, d.path, d.options.conn(role))
+	if err != nil {
+		d.users.Done()
+		return nil, err
+	}
+	d.watch(c)
+	c.onClose = d.users.Done
 	return c, nil
 }
 

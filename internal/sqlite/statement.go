@@ -31,6 +31,14 @@ type Info struct {
 	Table string
 }
 
+// Touches are the names that a statement uses, by itself or through triggers and
+// views.
+type Touches struct {
+	Functions []string // in lower case; without those of columns' defaults
+	Tables    []string // read or written, views included
+	Programs  []string // triggers and views
+}
+
 // findings collects what the authorizer is asked while a statement compiles.
 type findings struct {
 	verb           string // first of INSERT, UPDATE, DELETE by the statement itself
@@ -39,9 +47,24 @@ type findings struct {
 	createsTable   bool
 	selects        bool
 	writesSequence bool
+
+	touches Touches
+}
+
+func noteName(list *[]string, name string) {
+	if name != "" && !contains(*list, name) {
+		*list = append(*list, name)
+	}
 }
 
 func (f *findings) note(a action) {
+	switch a.code {
+	case sqlite3.AUTH_FUNCTION:
+		noteName(&f.touches.Functions, strings.ToLower(a.fourth))
+	case sqlite3.AUTH_READ, sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE:
+		noteName(&f.touches.Tables, a.third)
+	}
+	noteName(&f.touches.Programs, a.inner)
 	switch a.code {
 	case sqlite3.AUTH_INSERT:
 		f.noteRow("INSERT", a)

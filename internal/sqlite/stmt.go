@@ -14,10 +14,11 @@ import (
 // Stmt is a prepared statement. Close gives it back to its connection's cache;
 // it must not be used afterwards.
 type Stmt struct {
-	conn *Conn
-	raw  *sqlite3.Stmt
-	key  cacheKey
-	info Info
+	conn    *Conn
+	raw     *sqlite3.Stmt
+	key     cacheKey
+	info    Info
+	touches Touches
 
 	epoch int  // of the connection's schema, when it was compiled
 	open  bool // handed out
@@ -80,7 +81,7 @@ func (c *Conn) compile(key cacheKey) (s *Stmt, err error) {
 		_ = raw.Close()
 		return nil, severalStatements(tail)
 	}
-	return &Stmt{conn: c, raw: raw, key: key, epoch: c.epoch, info: complete(classify(words, found), raw)}, nil
+	return &Stmt{conn: c, raw: raw, key: key, epoch: c.epoch, info: complete(classify(words, found), raw), touches: found.touches}, nil
 }
 
 func complete(i Info, raw *sqlite3.Stmt) Info {
@@ -110,6 +111,9 @@ func checkSQL(sql string, limit int) error {
 
 // Info tells what compiling the statement has found.
 func (s *Stmt) Info() Info { return s.info }
+
+// Touches tells which names the statement uses.
+func (s *Stmt) Touches() Touches { return s.touches }
 
 // ReadOnly says that the statement changes nothing.
 func (s *Stmt) ReadOnly() bool { return s.info.ReadOnly }

@@ -79,13 +79,13 @@ func describeKey(rec *rowformat.Record) string {
 		text = "rowid"
 	}
 	for _, v := range recordKey(rec) {
-		text += " " + show(v)
+		text += " " + Show(v)
 	}
 	return text
 }
 
-// show writes a value for an error, cut to a readable length.
-func show(v base.Value) string {
+// Show writes a value for an error, cut to a readable length.
+func Show(v base.Value) string {
 	cut := v.Bytes[:min(len(v.Bytes), 64)]
 	switch v.Kind {
 	case base.Integer:

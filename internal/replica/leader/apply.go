@@ -34,13 +34,23 @@ type applier struct {
 	open    *sqlite.Conn  // has the transaction; nil: none is open
 	pending int           // entries applied in it
 	since   time.Time     // the first of them
+	// fetched are the leader's rows of the one entry whose statements differ here.
+	fetched struct {
+		epoch base.Epoch
+		first base.Seq
+		body  []byte
+	}
 }
 
 // kindApplier executes the entries of one kind.
 type kindApplier interface {
 	// connection is the one whose transaction apply works in. The applier begins
 	// and commits it, together with the position.
-	connection() *sqlite.Conn
+	connection(e *entry.Entry) (*sqlite.Conn, error)
+	// begun is called when its transaction has begun, and undone when it was
+	// rolled back.
+	begun() error
+	undone()
 	// apply executes an entry. An error that wraps row.ErrDiverged says that this
 	// copy is another than the leader's.
 	apply(e *entry.Entry) error
@@ -88,22 +98,34 @@ func (a *applier) kind(e *entry.Entry) (kindApplier, error) {
 func (a *applier) newKind(e *entry.Entry) (kindApplier, error) {
 	switch e.Kind {
 	case entry.Row:
-		return rowApplier{a}, nil
+		return rowApplier{applier: a}, nil
 	case entry.EpochStart, entry.Format:
-		return marker{a}, nil
+		return marker{applier: a}, nil
+	case entry.Statement:
+		return &statementApplier{applier: a}, nil
 	}
 	return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't apply", e.Position(), e.Kind).
 		WithHint("upgrade this node")
 }
 
 // marker passes entries that change nothing in SQLite.
-type marker struct{ applier *applier }
+type marker struct {
+	simple
+	applier *applier
+}
 
-func (m marker) connection() *sqlite.Conn {
+// simple is for kinds that hold nothing of their own.
+type simple struct{}
+
+func (simple) begun() error { return nil }
+func (simple) undone()      {}
+func (simple) close() error { return nil }
+
+func (m marker) connection(*entry.Entry) (*sqlite.Conn, error) {
 	if m.applier.open != nil {
-		return m.applier.open
+		return m.applier.open, nil
 	}
-	return m.applier.conn
+	return m.applier.conn, nil
 }
 
 func (m marker) apply(e *entry.Entry) error {
@@ -113,16 +135,15 @@ func (m marker) apply(e *entry.Entry) error {
 	return nil
 }
 
-func (m marker) close() error { return nil }
-
 // rowApplier applies row changes.
-type rowApplier struct{ applier *applier }
+type rowApplier struct {
+	simple
+	applier *applier
+}
 
-func (r rowApplier) connection() *sqlite.Conn { return r.applier.conn }
+func (r rowApplier) connection(*entry.Entry) (*sqlite.Conn, error) { return r.applier.conn, nil }
 
 func (r rowApplier) apply(e *entry.Entry) error { return r.applier.applyRows(e, e.Body) }
-
-func (r rowApplier) close() error { return nil }
 
 // applyRows makes the changes of a row body, which are those of an entry.
 func (a *applier) applyRows(e *entry.Entry, body []byte) error {
@@ -148,6 +169,11 @@ func (r *Replica) applyAll(ctx context.Context) error {
 			return err
 		}
 		err := a.step(r.changes.End().Seq)
+		if d, differs := errors.AsType[*difference](err); differs {
+			if err = a.heal(ctx, d); err == nil {
+				continue
+			}
+		}
 		if err == nil {
 			err = a.commit()
 		}
@@ -186,9 +212,10 @@ func (a *applier) step(limit base.Seq) error {
 
 // turnTo makes a connection the one with the open transaction: what another has
 // pending is committed first.
-func (a *applier) turnTo(conn *sqlite.Conn) error {
-	if a.open == conn {
-		return nil
+func (a *applier) turnTo(k kindApplier, e *entry.Entry) error {
+	conn, err := k.connection(e)
+	if err != nil || a.open == conn {
+		return err
 	}
 	if err := a.commit(); err != nil {
 		return err
@@ -197,7 +224,8 @@ func (a *applier) turnTo(conn *sqlite.Conn) error {
 		return fmt.Errorf("begin apply: %w", err)
 	}
 	a.open, a.since = conn, a.replica.env.Clock.Now()
-	return nil
+	a.aside.forget()
+	return k.begun()
 }
 
 // commit lets readers see what was applied.
@@ -230,6 +258,9 @@ func (a *applier) endIdle() error {
 func (a *applier) rollback() (err error) {
 	if a.open != nil && a.open.InTransaction() {
 		err = a.open.Rollback()
+	}
+	for _, k := range a.kinds {
+		k.undone()
 	}
 	a.open, a.pending, a.at = nil, 0, base.Position{Seq: a.replica.executed.get()}
 	a.aside.forget()
@@ -264,7 +295,7 @@ func (a *applier) entry(e *entry.Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := a.turnTo(k.connection()); err != nil {
+	if err := a.turnTo(k, e); err != nil {
 		return err
 	}
 	if planted.Is(planted.SkipEntry) && e.Kind != entry.EpochStart && e.First%101 == 0 {

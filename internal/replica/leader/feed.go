@@ -20,7 +20,7 @@ func (r *Replica) Feed(ctx context.Context, q changefeed.Request, heartbeat time
 	if r.feeds.full() {
 		return base.Errorf(base.KindBusy, "%d streams of changes are served by this replica already", maxFeeds).WithHint("ask another node")
 	}
-	n, err := newNamer(ctx, r.schemaAt)
+	n, err := newNamer(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -239,9 +239,10 @@ func (f *feed) entry(ctx context.Context, e *entry.Entry) error {
 }
 
 // awaitNames waits until this replica's file holds the names that an entry may
-// need: where it does not follow the one before, those are read from there.
+// need, and its rows: where it does not follow the one before, or does not hold
+// its rows, they are read from there.
 func (f *feed) awaitNames(ctx context.Context, e *entry.Entry) error {
-	if f.namer.at == e.First-1 && !f.namer.stale || f.replica.executed.get() >= e.Last() {
+	if f.namer.at == e.First-1 && !f.namer.stale && holdsRows(e) || f.replica.executed.get() >= e.Last() {
 		return nil
 	}
 	if err := f.replica.commitApplied(ctx); err != nil {

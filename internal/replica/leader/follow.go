@@ -426,6 +426,9 @@ func (f *following) step(ctx context.Context, a *applier, limit base.Seq) error 
 		return context.Cause(ctx)
 	}
 	err := a.step(limit)
+	if d, differs := errors.AsType[*difference](err); differs {
+		err = a.heal(ctx, d)
+	}
 	if errors.Is(err, row.ErrDiverged) {
 		f.replica.log.Error("this replica differs from its leader; copying the leader's file", "err", err)
 		return errors.Join(err, f.replica.markCopying(err.Error()))

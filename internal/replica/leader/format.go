@@ -16,7 +16,7 @@ import (
 func (w *writer) adoptFormat() error {
 	name := w.replica.assignment().Policy.LogFormat
 	if name == w.format || name == "" {
-		return nil
+		return w.renew()
 	}
 	if !slices.Contains(base.LogFormats, name) {
 		return base.Errorf(base.KindUnsupported, "log format %q is not available in the version of this node", name).
@@ -30,9 +30,27 @@ func (w *writer) adoptFormat() error {
 	}
 	w.replica.log.Info("the log's format is another", "from", w.format, "to", name, "position", w.end)
 	w.format = name
+	return w.replaceConn()
+}
+
+// renew opens another connection where the format asks for one.
+func (w *writer) renew() error {
+	r, ok := w.recorder.(interface{ stale() bool })
+	if w.failed != nil || !ok || !r.stale() {
+		return nil
+	}
+	if err := w.settle(); err != nil {
+		return err
+	}
+	return w.replaceConn()
+}
+
+// replaceConn opens the write connection anew, with a recorder of the log's
+// format, when nothing is pending.
+func (w *writer) replaceConn() error {
 	w.recorder.Close()
 	if err := errors.Join(w.conn.Close(), w.openConn(context.Background())); err != nil {
-		w.failed = fmt.Errorf("open the write connection for log format %s: %w", name, err)
+		w.failed = fmt.Errorf("open the write connection for log format %s: %w", w.format, err)
 	}
 	return w.failed
 }

@@ -223,7 +223,7 @@ func TestOrphansGetTheirNames(t *testing.T) {
 	b.End()
 	orphan := &entry.Entry{Kind: entry.Row, Epoch: 3, First: 9, Count: 1, Body: b.Body(rowformat.Mark{})}
 	for _, names := range []tableNames{{}, {rowid: "id", columns: []string{"a"}}, {}, {columns: []string{"b"}}} {
-		k := orphanKeeper{conn: conn, columns: func(string) tableNames { return names }}
+		k := orphanKeeper{conn: conn, rows: func(e *entry.Entry) ([]byte, bool, error) { return rowsOf(nil, e) }, columns: func(string) tableNames { return names }}
 		if err := k.keep(orphan); err != nil {
 			t.Fatal(err)
 		}

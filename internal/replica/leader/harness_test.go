@@ -188,6 +188,9 @@ func (c *cluster) serve(m *member) {
 		}
 		return m.replica.ServeFollow(ctx, from, q, s)
 	})
+	m.wire.HandleCall(leader.RowsMethod, func(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+		return m.replica.ServeRows(ctx, request)
+	})
 	m.wire.HandleStream(leader.SnapshotService, func(ctx context.Context, _ base.NodeID, _ []byte, s transport.Stream) error {
 		return m.replica.ServeSnapshot(ctx, s)
 	})

@@ -10,9 +10,14 @@ import (
 	"github.com/skeindb/skein/internal/entry"
 )
 
-// history returns how tables were declared after seq, and from which seq on it
-// is known at all.
-type history func(ctx context.Context, seq base.Seq) (tables map[string]string, from base.Seq, err error)
+// history is what a replica's file knows of the entries of its log.
+type history interface {
+	// schemaAt returns how tables were declared after seq, and from which seq on it
+	// is known at all.
+	schemaAt(ctx context.Context, seq base.Seq) (tables map[string]string, from base.Seq, err error)
+	// rows returns the row body of an entry.
+	rows(ctx context.Context, e *entry.Entry) (body []byte, found bool, err error)
+}
 
 // namer gives the changes of entries the column names of their time. Entries
 // are shown to it in order; where some were left out it reads the history.
@@ -37,7 +42,7 @@ func (n *namer) close() { _ = n.names.Close() } // It is memory only.
 
 // load goes to the schema after seq.
 func (n *namer) load(ctx context.Context, seq base.Seq) error {
-	tables, from, err := n.history(ctx, seq)
+	tables, from, err := n.history.schemaAt(ctx, seq)
 	if err != nil {
 		return fmt.Errorf("read the schema at %d: %w", seq, err)
 	}
@@ -46,6 +51,24 @@ func (n *namer) load(ctx context.Context, seq base.Seq) error {
 	}
 	n.at, n.from, n.known, n.stale = seq, from, seq >= from, false
 	return nil
+}
+
+// errNoRows says that the rows of an entry are neither in it nor kept aside.
+var errNoRows = base.Errorf(base.KindTrimmed, "the rows that the entry has changed are not kept on this node (any more)").
+	WithHint("another node may still have them; else begin anew, with a snapshot. The database's retention_bytes says how much is kept")
+
+// body returns the row body of an entry.
+func (n *namer) body(ctx context.Context, e *entry.Entry) ([]byte, error) {
+	switch e.Kind {
+	case entry.Row, entry.Statement:
+	default:
+		return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't read", e.Position(), e.Kind)
+	}
+	body, found, err := n.history.rows(ctx, e)
+	if err == nil && !found {
+		err = errNoRows
+	}
+	return body, err
 }
 
 // change is one change of an entry. Rows whose columns have no known names
@@ -66,9 +89,10 @@ func (n *namer) read(ctx context.Context, e *entry.Entry, each func(c change) er
 			n.at = e.Last()
 		}
 		return nil
-	case entry.Row:
-	default:
-		return base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't read", e.Position(), e.Kind)
+	}
+	body, err := n.body(ctx, e)
+	if err != nil {
+		return err
 	}
 	if n.at != e.First-1 || n.stale || !n.known && e.First > n.from {
 		if err := n.load(ctx, e.First-1); err != nil {
@@ -76,7 +100,7 @@ func (n *namer) read(ctx context.Context, e *entry.Entry, each func(c change) er
 		}
 	}
 	seq := e.First
-	for c, err := range row.Describe(e.Body) {
+	for c, err := range row.Describe(body) {
 		if err != nil {
 			return err
 		}

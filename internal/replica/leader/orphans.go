@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -14,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/capture/row"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/statementformat"
 )
 
 // Orphan is one row change that a failover undid on this replica.
@@ -102,7 +104,7 @@ func (r *Replica) keepOrphans(ctx context.Context, after base.Seq) (size int, er
 		return 0, errors.Join(fmt.Errorf("keep orphaned writes: %w", err), conn.Rollback())
 	}
 	defer names.close()
-	k := orphanKeeper{conn: conn, columns: names.of, verdict: r.verdicts()}
+	k := orphanKeeper{conn: conn, columns: names.of, verdict: r.verdicts(), rows: r.tailRows(ctx)}
 	size, err = r.eachEntry(after, func(e *entry.Entry, _ []byte) error { return k.keep(e) })
 	if err == nil {
 		err = conn.Commit()
@@ -118,11 +120,17 @@ type orphanKeeper struct {
 	conn    *sqlite.Conn
 	columns func(table string) tableNames
 	verdict verdict
+	// rows returns the row body of an entry, as far as it is known here.
+	rows func(e *entry.Entry) (body []byte, found bool, err error)
 }
 
 func (k *orphanKeeper) keep(e *entry.Entry) error {
-	if e.Kind != entry.Row {
+	if e.Kind == entry.EpochStart || e.Kind == entry.Format {
 		return nil
+	}
+	changes, err := k.changes(e)
+	if err != nil {
+		return err
 	}
 	// One that is kept already stays as it is, but for names that were not known:
 	// an undoing that is cut short begins again.
@@ -133,7 +141,7 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 	}
 	defer st.Close()
 	seq := e.First
-	for c, err := range row.Describe(e.Body) {
+	for c, err := range changes {
 		if err != nil {
 			return err
 		}
@@ -159,6 +167,40 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 		seq++
 	}
 	return nil
+}
+
+// changes are those of an entry, or its statements as one when nobody knows what
+// they have changed.
+func (k *orphanKeeper) changes(e *entry.Entry) (iter.Seq2[row.Change, error], error) {
+	body, found, err := k.rows(e)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		return row.Describe(body), nil
+	}
+	return func(yield func(row.Change, error) bool) {
+		text, err := statementText(e)
+		yield(row.Change{Op: "statement", SQL: text}, err)
+	}, nil
+}
+
+// statementText is the SQL of an entry of kind statement, with its parameters
+// behind each statement.
+func statementText(e *entry.Entry) (string, error) {
+	b, err := statementformat.Decode(e.Body)
+	if err != nil {
+		return "", err
+	}
+	var list []string
+	for _, s := range b.Statements {
+		text := string(s.SQL)
+		if len(s.Args) > 0 {
+			text += " -- " + showValues(s.Args)
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, ";\n"), nil
 }
 
 // packValues writes values as a JSON array of pairs: a letter for the storage

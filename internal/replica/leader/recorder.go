@@ -3,7 +3,9 @@ package leader
 import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/capture/row"
+	"github.com/skeindb/skein/internal/capture/statement"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -33,7 +35,8 @@ type recorder interface {
 
 // mark is a place in what a recorder has caught.
 type mark struct {
-	rows row.Mark
+	rows       row.Mark
+	statements statement.Mark
 }
 
 // captured is a transaction as its entry will hold it.
@@ -47,10 +50,12 @@ type captured struct {
 }
 
 // openRecorder begins to catch what a connection changes, in a format.
-func openRecorder(format string, conn *sqlite.Conn) (recorder, error) {
+func openRecorder(e *env.Env, format string, conn *sqlite.Conn) (recorder, error) {
 	switch format {
 	case base.FormatRow:
 		return newRowRecorder(conn)
+	case base.FormatStatement:
+		return newStatementRecorder(e, conn)
 	}
 	return nil, base.Errorf(base.KindUnsupported, "log format %q is not available in this version", format)
 }

@@ -129,6 +129,13 @@ type Replica struct {
 		orphansAck int64                   // of them, those that were acknowledged
 		stop       context.CancelCauseFunc // ends the part that is played
 		damage     error                   // what was first found wrong with the open file
+		// differences counts the entries whose statements did something else here
+		// than on the leader, since this replica was opened; difference is the last.
+		differences int64
+		difference  struct {
+			at   base.Position
+			text string
+		}
 	}
 	partChanged broadcast
 	leadChanged broadcast // signaled when an assignment comes, and when a leadership begins or fails to

@@ -1,11 +1,13 @@
 package leader
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/statementformat"
 )
 
 // Some entries do not hold the rows that they change. Every replica that
@@ -98,6 +100,27 @@ func keptRows(conn *sqlite.Conn, first base.Seq) (body []byte, found bool, err e
 	return body, found, err
 }
 
+// holdsRows says that an entry's rows are in itself.
+func holdsRows(e *entry.Entry) bool {
+	if e.Kind != entry.Statement {
+		return e.Kind == entry.Row
+	}
+	b, err := statementformat.Decode(e.Body)
+	return err == nil && b.Rows != nil
+}
+
+// rows reads the rows of an entry from this replica's file, unless it holds them.
+func (r *Replica) rows(ctx context.Context, e *entry.Entry) (body []byte, found bool, err error) {
+	if holdsRows(e) {
+		return rowsOf(nil, e)
+	}
+	err = r.readOwn(ctx, func(conn *sqlite.Conn) (err error) {
+		body, found, err = rowsOf(conn, e)
+		return err
+	})
+	return body, found, err
+}
+
 // rowsOf returns an entry's changes as a row body: its own, or what is kept of
 // it in the file. It is not found when it has none or they are not kept.
 func rowsOf(conn *sqlite.Conn, e *entry.Entry) (body []byte, found bool, err error) {
@@ -106,6 +129,15 @@ func rowsOf(conn *sqlite.Conn, e *entry.Entry) (body []byte, found bool, err err
 		return e.Body, true, nil
 	case entry.EpochStart, entry.Format:
 		return nil, false, nil
+	}
+	if e.Kind == entry.Statement {
+		b, err := statementformat.Decode(e.Body)
+		if err != nil {
+			return nil, false, err
+		}
+		if b.Rows != nil {
+			return b.Rows, true, nil
+		}
 	}
 	return keptRows(conn, e.First)
 }

@@ -117,17 +117,9 @@ func ownInteger(conn *sqlite.Conn, sql string) (int64, error) {
 
 // schemaAt reads the history from this replica's file.
 func (r *Replica) schemaAt(ctx context.Context, seq base.Seq) (tables map[string]string, from base.Seq, err error) {
-	file, err := r.useFile()
-	if err != nil {
-		return nil, 0, err
-	}
-	defer file.release()
-	conn, err := file.db.Reader(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer file.db.ReleaseReader(conn)
-	conn.SetGuard(sqlite.GuardOwn)
-	defer conn.SetGuard(sqlite.GuardRead)
-	return schemaAt(conn, seq)
+	err = r.readOwn(ctx, func(conn *sqlite.Conn) (err error) {
+		tables, from, err = schemaAt(conn, seq)
+		return err
+	})
+	return tables, from, err
 }

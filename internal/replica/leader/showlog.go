@@ -3,8 +3,10 @@ package leader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changefeed"
@@ -12,6 +14,7 @@ import (
 	"github.com/skeindb/skein/internal/entry"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/sqlite"
+	"github.com/skeindb/skein/internal/statementformat"
 )
 
 // LogQuery says which entries of a log are to be shown. The zero value is all.
@@ -19,6 +22,7 @@ type LogQuery struct {
 	From, To base.Seq // entries that reach into this range; 0: no bound
 	Tables   []string // only changes of these, and only entries that have some; case does not matter
 	Limit    int      // at most so many entries; 0: all
+	Mixed    bool     // only entries whose statements travel as rows
 }
 
 // LogEntry is an entry of the log, for people.
@@ -30,11 +34,24 @@ type LogEntry struct {
 	Kind      string
 	Operation string // "" when no client's operation is named
 	Rows      int64  // that the operation has affected
-	Changes   []LogChange
+	// Statements are what an entry of kind statement executes.
+	Statements []LogStatement
+	// Reason is why statements travel as rows.
+	Reason string
+	// Note tells what else there is to know of the entry.
+	Note    string
+	Changes []LogChange
 	// Unsafe says that it is not as durable yet as the policy asks: a failover
 	// may undo it.
 	Unsafe bool
 	Error  string // why it, or a part of it, could not be read
+}
+
+// LogStatement is a statement of an entry, and what it took from outside.
+type LogStatement struct {
+	SQL     string
+	Args    []base.Value
+	Outside string
 }
 
 // LogChange is one change of an entry.
@@ -47,7 +64,7 @@ type LogChange struct {
 // ShowLog shows each the entries of this replica's log, and what else the
 // files were found to hold up to the last one that was shown.
 func (r *Replica) ShowLog(ctx context.Context, q LogQuery, each func(LogEntry) error) (*changelog.Examination, error) {
-	s, err := newShower(ctx, q, r.schemaAt, each)
+	s, err := newShower(ctx, q, r, each)
 	if err != nil {
 		return nil, err
 	}
@@ -84,22 +101,40 @@ func ShowLogFolder(ctx context.Context, e *env.Env, dir, name string, q LogQuery
 // folderHistory reads the schema's history from a file. Without it, columns
 // have no names; that is no reason not to show a log.
 func folderHistory(ctx context.Context, e *env.Env, path string) (history, func()) {
-	unknown := func(context.Context, base.Seq) (map[string]string, base.Seq, error) { return nil, ^base.Seq(0), nil }
 	if _, err := e.FS.Stat(path); err != nil {
-		return unknown, func() {}
+		return folder{}, func() {}
 	}
 	conn, err := sqlite.OpenConn(ctx, path, sqlite.ConnOptions{VFS: e.VFS, Role: sqlite.RoleReader})
 	if err != nil {
-		return unknown, func() {}
+		return folder{}, func() {}
 	}
 	conn.SetGuard(sqlite.GuardOwn)
-	return func(_ context.Context, seq base.Seq) (map[string]string, base.Seq, error) {
-		tables, from, err := schemaAt(conn, seq)
-		if err != nil {
-			return nil, ^base.Seq(0), nil
-		}
-		return tables, from, nil
-	}, func() { _ = conn.Close() }
+	return folder{conn}, func() { _ = conn.Close() }
+}
+
+// folder is the history in a file that no process has open.
+type folder struct{ conn *sqlite.Conn } // nil when there is none
+
+func (f folder) schemaAt(_ context.Context, seq base.Seq) (map[string]string, base.Seq, error) {
+	if f.conn == nil {
+		return nil, ^base.Seq(0), nil
+	}
+	tables, from, err := schemaAt(f.conn, seq)
+	if err != nil {
+		return nil, ^base.Seq(0), nil
+	}
+	return tables, from, nil
+}
+
+func (f folder) rows(_ context.Context, e *entry.Entry) ([]byte, bool, error) {
+	if holdsRows(e) {
+		return rowsOf(nil, e)
+	}
+	if f.conn == nil {
+		return nil, false, nil
+	}
+	body, found, err := keptRows(f.conn, e.First)
+	return body, found && err == nil, nil
 }
 
 // shower turns entries into what people read.
@@ -143,23 +178,100 @@ func (s *shower) visit(at changelog.Place, e *entry.Entry) error {
 		id, rows := unpackOperation(e.Operation)
 		out.Operation, out.Rows = id.String(), rows
 	}
+	if fault := describeEntry(e, &out); fault != nil {
+		out.Error = fault.Error()
+		return s.show(out, fault)
+	}
 	fault := s.namer.read(s.ctx, e, func(c change) error {
 		if s.each != nil && s.wants(c) {
 			out.Changes = append(out.Changes, LogChange{c.seq, c.op, c.table, c.sql, c.key, c.before, c.after})
 		}
 		return nil
 	})
+	if errors.Is(fault, errNoRows) { // Not damage: the statements are the entry.
+		out.Note, fault = errNoRows.Message, nil
+		s.namer.stale = true
+	}
+	if fault == nil {
+		fault = s.compare(e)
+	}
 	if fault != nil {
 		out.Error = fault.Error()
 		s.namer.stale = true
 	}
-	if s.each != nil && (len(out.Changes) > 0 || len(s.query.Tables) == 0) {
-		s.shown++
-		if s.err = s.each(out); s.err != nil {
-			return changelog.ErrStop
-		}
+	return s.show(out, fault)
+}
+
+func (s *shower) show(out LogEntry, fault error) error {
+	if s.each == nil || s.query.Mixed && out.Reason == "" || len(s.query.Tables) > 0 && len(out.Changes) == 0 {
+		return fault
+	}
+	s.shown++
+	if s.err = s.each(out); s.err != nil {
+		return changelog.ErrStop
 	}
 	return fault
+}
+
+// compare checks that the rows that are kept of statements are those that their
+// leader has hashed.
+func (s *shower) compare(e *entry.Entry) error {
+	if e.Kind != entry.Statement || holdsRows(e) {
+		return nil
+	}
+	b, err := statementformat.Decode(e.Body)
+	if err != nil {
+		return err
+	}
+	rows, found, err := s.namer.history.rows(s.ctx, e)
+	if err == nil && found && statementformat.HashRows(rows) != b.Hash {
+		err = base.Errorf(base.KindCorrupt, "the rows that are kept of it are not those that its leader has changed")
+	}
+	return err
+}
+
+// describeEntry fills in what an entry holds that is not rows.
+func describeEntry(e *entry.Entry, out *LogEntry) error {
+	switch e.Kind {
+	case entry.Format:
+		c, err := entry.DecodeFormatChange(e.Body)
+		out.Note = "the log format is " + c.Name + " from here on"
+		return err
+	case entry.Statement:
+		b, err := statementformat.Decode(e.Body)
+		if err != nil {
+			return err
+		}
+		out.Reason = b.Reason
+		for i := range b.Statements {
+			st := &b.Statements[i]
+			shown := LogStatement{SQL: string(st.SQL), Outside: outsideText(st)}
+			for _, v := range st.Args {
+				shown.Args = append(shown.Args, v.Clone())
+			}
+			out.Statements = append(out.Statements, shown)
+		}
+	}
+	return nil
+}
+
+func outsideText(s *statementformat.Statement) string {
+	var list []string
+	for _, part := range []struct {
+		use  statementformat.Uses
+		text string
+	}{
+		{statementformat.UsesClock, "time " + time.UnixMilli(s.Clock).UTC().Format("2006-01-02 15:04:05.000")},
+		{statementformat.UsesSeed, fmt.Sprintf("seed %x", s.Seed)},
+		{statementformat.UsesLastRowID, fmt.Sprintf("last_insert_rowid() %d", s.LastRowID)},
+		{statementformat.UsesChanges, fmt.Sprintf("changes() %d", s.Changes)},
+		{statementformat.UsesTotalChanges, fmt.Sprintf("total_changes() %d", s.TotalChanges)},
+	} {
+		if s.Uses&part.use != 0 {
+			list = append(list, part.text)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // wants says whether a change belongs to a table that is asked for. Schema

@@ -290,6 +290,9 @@ func (w *writer) appendEntry(end base.Seq, at mark, now int64, j *writeJob) (bas
 	if err := w.named.note(w.conn, &e); err != nil {
 		return end, err
 	}
+	if n := len(c.rows); n > MaxTransactionBytes {
+		return end, tooLarge(n)
+	}
 	if c.rows != nil {
 		if err := w.aside.keep(w.conn, &e, c.rows, w.replica.retention(), w.replica.changes.Start()); err != nil {
 			return end, err
@@ -367,7 +370,7 @@ func (r *Replica) openWriter(ctx context.Context, format string) (*sqlite.Conn, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("open write connection: %w", err)
 	}
-	recorder, err := openRecorder(format, conn)
+	recorder, err := openRecorder(r.env, format, conn)
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
