@@ -298,7 +298,7 @@ func (d *Database) OpenBeside(ctx context.Context, role Role) (*Conn, error) {
 	}
 	d.users.Add(1)
 	d.state.Unlock()
-	c, err := OpenConn(ctx, d.path, d.options.conn(role))
+	c, err := d.open(ctx, d.options.conn(role))
 	if err != nil {
 		d.users.Done()
 		return nil, err
