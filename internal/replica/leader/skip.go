@@ -29,7 +29,7 @@ func (w *writer) skipIDs(by int64) error {
 		ctx: context.Background(), done: make(chan writeReply, 1),
 		request: replica.WriteRequest{Statements: []replica.Statement{{SQL: skipIDsSQL, Args: []base.Value{base.IntValue(by)}}}, Guard: replica.GuardAdmin},
 	}
-	if err := w.commitBatch([]*writeJob{j}); err != nil {
+	if err := w.commitBatch([]*writeJob{j}, false); err != nil {
 		return err
 	}
 	if j.err != nil {

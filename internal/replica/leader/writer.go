@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,9 +23,6 @@ const (
 	inboxSize       = 4096    // writes that may wait for the writer; more are refused as busy
 	maxBatchWrites  = 1024    // transactions in one group commit
 	maxBatchBytes   = 4 << 20 // of log entries in one group commit
-	gatherFrom      = 6       // writes a batch from which on it is worth waiting for more
-	gatherTries     = 12
-	gatherPause     = 100 * time.Microsecond
 	maxResultBytes  = 64 << 20
 	setPositionSQL  = "UPDATE _skein_position SET epoch = ?1, seq = ?2 WHERE id = 1"
 	readPositionSQL = "SELECT epoch, seq FROM _skein_position WHERE id = 1"
@@ -77,7 +75,8 @@ type writer struct {
 	schemas  int // what the recorder had read when the schema was last noted
 	acks     *acks
 	inbox    chan job
-	usual    float64 // how many writes a batch had lately
+	next     *job   // taken from the inbox, and not of the batch that was being built
+	gather   gather // how a batch grows
 	// unflushed says that a batch was published and its flush not yet seen to.
 	unflushed bool
 	// wakeSenders tells those who ship the log that it has grown.
@@ -95,14 +94,13 @@ type writer struct {
 // run executes jobs until ctx is done. It owns conn and closes it.
 func (w *writer) run(ctx context.Context) error {
 	defer w.leave()
-	var next *job
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx) // What waits is answered by settleAll.
 		}
 		var j job
-		if next != nil {
-			j, next = *next, nil
+		if w.next != nil {
+			j, w.next = *w.next, nil
 		} else {
 			select {
 			case <-ctx.Done():
@@ -115,11 +113,8 @@ func (w *writer) run(ctx context.Context) error {
 		var err error
 		switch {
 		case j.write != nil:
-			var batch []*writeJob
-			w.gather(ctx)
-			batch, next = w.drain(j.write)
-			w.usual += (float64(len(batch)) - w.usual) / 8
-			err = w.commitBatch(batch)
+			w.gather.begin(ctx)
+			err = w.commitBatch([]*writeJob{j.write}, true)
 		case j.tx != nil:
 			if err = w.settle(); err == nil {
 				err = w.runTx(ctx, j.tx)
@@ -154,6 +149,9 @@ func (w *writer) flushIdle() error {
 		w.replica.wakeFlusher()
 		return nil
 	}
+	// The senders first: what they ship has a longer way to go than to this disk,
+	// and this goroutine's turn is long over when the sync returns.
+	runtime.Gosched()
 	seq := w.replica.changes.Flushed()
 	if seq < w.end { // Else one more sync would only write down that there is none to do.
 		var err error
@@ -165,52 +163,21 @@ func (w *writer) flushIdle() error {
 	return nil
 }
 
-// gather lets the inbox fill for a moment when batches have been large lately
-// and this one would be small: the clients of the batch before have their
-// answers and will be back at once, and one large batch costs all replicas far
-// less than two small ones.
-func (w *writer) gather(ctx context.Context) {
-	for range gatherTries {
-		if w.usual < gatherFrom || float64(len(w.inbox)+1) >= w.usual*3/4 {
-			return
-		}
-		if w.replica.env.Clock.Sleep(ctx, gatherPause) != nil {
-			return
-		}
-	}
-}
-
-// drain takes what else waits in the inbox into the batch; a job of another
-// sort ends it and is returned.
-func (w *writer) drain(first *writeJob) (batch []*writeJob, next *job) {
-	batch = append(batch, first)
-	for len(batch) < maxBatchWrites {
-		select {
-		case j := <-w.inbox:
-			if j.write == nil {
-				return batch, &j
-			}
-			batch = append(batch, j.write)
-		default:
-			return batch, nil
-		}
-	}
-	return batch, nil
-}
-
 // commitBatch executes the jobs in one SQLite transaction, each an entry of its
 // own. A culprit is answered, and those before it run again as a batch without
 // it: however many culprits there are, no job runs more than twice for them.
-// A returned error ends the leadership: SQLite or the log is unusable.
-func (w *writer) commitBatch(jobs []*writeJob) error {
+// The first time the batch may grow. A returned error ends the leadership: SQLite
+// or the log is unusable.
+func (w *writer) commitBatch(jobs []*writeJob, grows bool) error {
 	for len(jobs) > 0 {
-		culprit, err := w.tryBatch(jobs)
+		all, culprit, err := w.tryBatch(jobs, grows)
 		if err != nil || culprit < 0 {
 			return err
 		}
+		jobs, grows = all, false
 		w.noteLack(jobs[culprit].err)
 		jobs[culprit].done <- writeReply{err: jobs[culprit].err}
-		if err := w.commitBatch(jobs[:culprit]); err != nil {
+		if err := w.commitBatch(jobs[:culprit], false); err != nil {
 			return err
 		}
 		jobs = jobs[culprit+1:]
@@ -221,23 +188,25 @@ func (w *writer) commitBatch(jobs []*writeJob) error {
 // tryBatch runs the batch once. A culprit is a job whose failure has undone
 // others with it (an interrupt, OR ROLLBACK) or left half of itself behind (OR
 // FAIL, several statements, a deferred foreign key): the batch is undone, and
-// the culprit's place is returned; -1 when there is none.
-func (w *writer) tryBatch(jobs []*writeJob) (culprit int, err error) {
+// the culprit's place is returned; -1 when there is none. all is the batch with
+// what it has grown by.
+func (w *writer) tryBatch(jobs []*writeJob, grows bool) (all []*writeJob, culprit int, err error) {
 	err = w.adoptFormat()
 	if err == nil {
 		err = w.begin()
 	}
 	if err != nil {
-		return -1, w.refuse(jobs, err)
+		return jobs, -1, w.refuse(jobs, err)
 	}
 	now := w.replica.env.Clock.Now().UnixNano()
 	w.buffer = w.buffer[:0]
 	end := w.end
-	for i, j := range jobs {
+	for i := 0; i < len(jobs); i++ { // Which may grow.
+		j := jobs[i]
 		at := w.recorder.Mark()
 		if undone := w.runJob(j, at); undone {
 			w.rollback()
-			return i, nil
+			return jobs, i, nil
 		}
 		if j.err == nil {
 			if end, j.err = w.appendEntry(end, at, now, j); j.err == nil {
@@ -245,15 +214,19 @@ func (w *writer) tryBatch(jobs []*writeJob) (culprit int, err error) {
 			}
 			if j.err != nil {
 				w.rollback()
-				return i, nil
+				return jobs, i, nil
 			}
 		}
 		j.result.Result.Position = base.Position{Epoch: w.epoch, Seq: end}
-		if len(w.buffer) > maxBatchBytes && i+1 < len(jobs) {
-			return -1, w.split(jobs, i+1, end)
+		full := len(w.buffer) > maxBatchBytes
+		if full && i+1 < len(jobs) {
+			return jobs, -1, w.split(jobs, i+1, end)
+		}
+		if grows && !full && i+1 == len(jobs) {
+			jobs = w.grow(jobs)
 		}
 	}
-	return -1, w.seal(jobs, end)
+	return jobs, -1, w.seal(jobs, end)
 }
 
 // split commits the jobs before n and runs the rest as a batch of its own.
@@ -262,7 +235,7 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 		return err
 	}
 	w.replica.wakeFlusher()
-	return w.commitBatch(jobs[n:])
+	return w.commitBatch(jobs[n:], false)
 }
 
 // appendEntry adds what was captured since mark to the batch's frames.
