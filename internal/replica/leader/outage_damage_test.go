@@ -77,7 +77,7 @@ func (s *story) restingDisks(t *testing.T, vfs *mounts) (moments []*outage) {
 			continue
 		}
 		c.level()
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		o := &outage{story: s, disks: c.disks, record: c.record(), acked: s.state(false), sent: s.state(true)}
 		moments = append(moments, o.clone())
@@ -174,7 +174,7 @@ func TestADamagedWALIsNotMixedWithItsCheckpoint(t *testing.T) {
 			c.write("INSERT INTO item(data) VALUES (randomblob(12000))")
 		}
 		c.level()
-		time.Sleep(time.Second) // A checkpoint has come to the end of the -wal.
+		time.Sleep(2 * time.Second) // SQLite has committed, and a checkpoint has come to the end of the -wal.
 		g := &stage{plant: p, vfs: vfs, cluster: c, story: &story{disks: c.disks}}
 		c.net.Down(2)
 		left := c.disks[2].Clone()
@@ -212,7 +212,7 @@ func TestDamageInOurOwnTablesIsHealed(t *testing.T) {
 			c.write("INSERT INTO item(data) VALUES (randomblob(12000))")
 		}
 		c.level()
-		time.Sleep(time.Second) // A checkpoint has come to the end of the -wal.
+		time.Sleep(2 * time.Second) // SQLite has committed, and a checkpoint has come to the end of the -wal.
 		root, err := strconv.ParseInt(c.read(1, "SELECT rootpage FROM sqlite_schema WHERE name = '_skein_schema'"), 10, 64)
 		if err != nil {
 			t.Fatal(err)

@@ -211,7 +211,7 @@ func (g *stage) leader() base.NodeID { return g.cluster.record().Leader }
 func (g *stage) follower() base.NodeID { return g.leader()%base.NodeID(g.story.replicas) + 1 }
 
 // rest lets checkpoints, marks and trims happen.
-func (g *stage) rest() { time.Sleep(time.Second) }
+func (g *stage) rest() { time.Sleep(2 * time.Second) }
 
 // kill ends a process and starts another on the files as it has left them.
 func (g *stage) kill(id base.NodeID) {
