@@ -36,6 +36,7 @@ type settings struct {
 	plain   bool
 	lag     time.Duration
 	level   string
+	format  string
 	history string
 	profile string
 	planted string
@@ -52,6 +53,7 @@ func main() {
 	flag.BoolVar(&s.plain, "plain", false, "one database that loses nothing, on every node, and nodes neither come nor go")
 	flag.DurationVar(&s.lag, "lag", 0, "how late one follower is, while clients go from node to node with their token")
 	flag.StringVar(&s.level, "level", "", "what all clients read at: any, bounded(2s), session or leader")
+	flag.StringVar(&s.format, "log-format", "", "every database's log format, instead of what the seed draws")
 	flag.StringVar(&s.trace, "trace", "", "a file for every event of the run")
 	flag.StringVar(&s.history, "history", "", "a file for what the clients saw")
 	flag.BoolVar(&s.twice, "twice", false, "run each seed twice and compare what happened")
@@ -140,7 +142,7 @@ func parseRange(text string) (from, to uint64, err error) {
 }
 
 func (s settings) options(seed uint64) sim.Options {
-	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Lag: s.lag, Level: s.level}
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Lag: s.lag, Level: s.level, Format: s.format}
 	if s.without != "" {
 		o.Without = strings.Split(s.without, ",")
 	}

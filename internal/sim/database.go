@@ -45,6 +45,9 @@ func (p databasePlan) wanted(nodes int) int {
 // String returns the plan for a person.
 func (p databasePlan) String() string {
 	text := fmt.Sprintf("%s %s, degrade after %v, retention %d", p.name, p.policy.Durability, p.policy.DegradeAfter, p.policy.RetentionBytes)
+	if p.policy.LogFormat != base.FormatRow {
+		text += ", log format " + p.policy.LogFormat
+	}
 	if p.policy.Replicas > 0 {
 		text += fmt.Sprintf(", on %d nodes", p.policy.Replicas)
 	}
@@ -110,6 +113,20 @@ func (p *plan) drawPolicy(r *rand.Rand) base.Policy {
 		policy.MaxLag = pick(r, 0, 0, 10*time.Second)
 	}
 	return policy
+}
+
+// drawFormats draws the log format of each database; half of them have row.
+func (p *plan) drawFormats(o Options) {
+	r := stream(o.Seed, "formats")
+	for i := range p.databases {
+		f := &p.databases[i].policy.LogFormat
+		switch {
+		case o.Format != "":
+			*f = o.Format
+		case !o.Plain && r.IntN(2) == 0:
+			*f = pick(r, base.LogFormats...)
+		}
+	}
 }
 
 // database is one that clients work on, and what is known of it.

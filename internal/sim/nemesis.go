@@ -440,6 +440,9 @@ func (n *nemesis) alter() func() {
 		p.Durability.Level = pick(n.random, base.One, base.Quorum, base.All)
 	}
 	p.DegradeAfter = pick(n.random, 0, 5*time.Second)
+	if !n.options.Plain && n.options.Format == "" {
+		p.LogFormat = pick(n.random, base.LogFormats...)
+	}
 	n.operator("alter", func(ctx context.Context, l *life) error {
 		db, err := l.node.Database(d.name)
 		if err == nil {

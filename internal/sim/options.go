@@ -32,6 +32,9 @@ type Options struct {
 	// Level is what all clients read at: any, bounded(age), session or leader.
 	// Empty: each draws its own.
 	Level string
+	// Format of every database's log, also in plain runs. Empty: each draws its own,
+	// and an alteration may change it; in plain runs it is row.
+	Format string
 	// Planted is a bug that the run has, in a program that can have some.
 	Planted planted.Bug
 	// Trace gets every event as a line of text; nil: nothing does.
@@ -55,6 +58,9 @@ func (o *Options) validate() error {
 		return base.Errorf(base.KindInvalid, "simulator: level %q: want any, bounded(2s), session or leader", o.Level)
 	}
 	o.Plain = o.Plain || o.Lag > 0
+	if o.Format != "" && !slices.Contains(base.LogFormats, o.Format) {
+		return base.Errorf(base.KindInvalid, "simulator: log format %q: want one of %s", o.Format, strings.Join(base.LogFormats, ", "))
+	}
 	if o.Model != "leader" {
 		return base.Errorf(base.KindUnsupported, "simulator: model %q: only \"leader\" exists in this version", o.Model)
 	}
@@ -137,6 +143,7 @@ func draw(o Options) plan {
 	if o.Lag > 0 {
 		p.drawLag()
 	}
+	p.drawFormats(o)
 	p.drop(o.Without...)
 	return p
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/skeindb/skein/internal/statementformat"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func open(t *testing.T, path string, role sqlite.Role) *sqlite.Conn {
+func open(t testing.TB, path string, role sqlite.Role) *sqlite.Conn {
 	t.Helper()
 	c, err := sqlite.OpenConn(t.Context(), path, sqlite.ConnOptions{Role: role, TempInMemory: true})
 	must(t, err)
@@ -33,7 +33,7 @@ func open(t *testing.T, path string, role sqlite.Role) *sqlite.Conn {
 
 // copies are a leader and a follower, which has two connections.
 type copies struct {
-	t        *testing.T
+	t        testing.TB
 	leader   *sqlite.Conn
 	recorder *statement.Recorder
 	rows     *sqlite.Conn
@@ -44,7 +44,7 @@ type copies struct {
 	replayed, asRows, failed int
 }
 
-func newCopies(t *testing.T, seed uint64) *copies {
+func newCopies(t testing.TB, seed uint64) *copies {
 	dir := t.TempDir()
 	c := &copies{t: t}
 	c.connect(dir, seed)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/replica/leader"
 )
 
@@ -105,16 +106,63 @@ func TestFormats(t *testing.T) {
 	})
 }
 
-// TestFormatsSwitch changes the format while writes run.
+// TestFormatsSwitch changes the format while writes run and a transaction is open:
+// every write is kept, in the order of the log, and no follower is copied.
 func TestFormatsSwitch(t *testing.T) {
 	run(t, 3, nil, func(t *testing.T, c *cluster) {
 		c.makeTables()
+		c.write("CREATE TABLE counted(n INTEGER PRIMARY KEY)")
+		stop, done := make(chan struct{}), make(chan int)
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					done <- n
+					return
+				default:
+				}
+				if _, err := c.try(1, request("INSERT INTO counted VALUES (?1)", n)); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
 		w := workload{rand.New(rand.NewPCG(7, 2))}
-		for i := range 3 * len(base.LogFormats) {
+		switches := 3*len(base.LogFormats) + 1
+		for i := range switches {
+			tx, err := c.replica(1).BeginWrite(t.Context(), replica.BeginRequest{Guard: replica.GuardAdmin})
+			if err != nil {
+				t.Fatal(err)
+			}
 			c.alterFormat(base.LogFormats[i%len(base.LogFormats)])
+			if _, err := tx.Query(t.Context(), statement("INSERT INTO audit VALUES ('open', random(), julianday('now'))")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Commit(t.Context(), base.Durability{}, replica.OperationID{}, ""); err != nil {
+				t.Fatal(err)
+			}
 			c.work(w, 30)
 		}
+		close(stop)
+		n := <-done
 		c.same()
+		c.expect(3, "SELECT count(*), max(n) + 1 FROM counted", fmt.Sprintf("%d,%d", n, n))
+		kinds := make(map[string]int)
+		for _, e := range c.shown(1, leader.LogQuery{}) {
+			kinds[e.Kind]++
+		}
+		if want := switches - 1; len(base.LogFormats) > 1 && kinds["format"] != want {
+			t.Errorf("%d changes of the format in the log, want %d", kinds["format"], want)
+		}
+		for _, format := range base.LogFormats {
+			if kinds[format] < 10 {
+				t.Errorf("%d entries of kind %s", kinds[format], format)
+			}
+		}
+		for _, id := range c.ids() {
+			if s := c.replica(id).Status(); s.Copied > 0 {
+				t.Errorf("node %d was copied", id)
+			}
+		}
 	})
 }
 
