@@ -131,6 +131,7 @@ func newStoryOf(t *testing.T, seed uint64, write func(*story, *rand.Rand)) *stor
 	s := &story{seed: seed, replicas: kind.replicas, policy: base.DefaultPolicy(),
 		states: make(map[string][]state), disks: make(map[base.NodeID]*crashfs.Disk)}
 	s.policy.Durability = kind.durability
+	s.policy.LogFormat = base.LogFormats[seed%uint64(len(base.LogFormats))]
 	s.policy.RetentionBytes = 64 << 10
 	write(s, rand.New(rand.NewPCG(seed, 0)))
 	s.tellPlainly(t)
