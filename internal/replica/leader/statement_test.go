@@ -295,3 +295,46 @@ func TestStatementOrphans(t *testing.T) {
 		})
 	}
 }
+
+// TestStatementOrphansAsText: what statements have changed can't be learnt where
+// entries of another kind come before them; then they are kept as SQL.
+func TestStatementOrphansAsText(t *testing.T) {
+	inStatements(t, 3, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+		c.write("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+		c.level()
+		c.isolate(1)
+		for _, q := range []replica.WriteRequest{
+			request("UPDATE t SET v = 'rows' WHERE id IN (SELECT id FROM t LIMIT 1)"),
+			request("UPDATE t SET v = ?1 || id", "orphan"),
+		} {
+			q.Durability = base.Durability{Level: base.Async, When: base.Flushed}
+			if _, err := c.try(1, q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.kill(1) // SQLite had not committed them.
+		c.elect(2, 3)
+		c.eventually("another serves", func() bool { _, ok := c.replica(c.record().Leader).Leading(); return ok })
+		c.rejoin(1)
+		c.open(1)
+		c.write("INSERT INTO t VALUES (3, 'c')")
+		c.same()
+		list, err := c.replica(1).Orphans(t.Context(), 10)
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%d orphans, %v: %+v", len(list), err, list)
+		}
+		for _, o := range list {
+			switch o.Operation {
+			case "update":
+			case "statement":
+				if got := string(o.New[0].Bytes); got != `UPDATE t SET v = ?1 || id -- ("orphan")` {
+					t.Errorf("kept as %s", got)
+				}
+			default:
+				t.Errorf("%+v", o)
+			}
+		}
+		c.expect(1, "SELECT v FROM t ORDER BY id", "a;b;c")
+	})
+}
