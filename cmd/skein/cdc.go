@@ -50,7 +50,7 @@ func (a *app) cdcCommand() *cobra.Command {
 	flags.StringVar(&f.query.Consumer, "consumer", "", "name of this consumer in skein status and metrics")
 	flags.DurationVar(&f.query.Heartbeat, "heartbeat", 5*time.Second, "how often a node tells that it is alive")
 	flags.IntVar(&f.limit, "limit", 0, "end after so many events (0: never)")
-	return group("cdc", "Change data capture", "", a.remote(a.withJSON(tail)))
+	return group("cdc", "Change data capture", "", a.remote(a.withJSON(tail)), a.webhookCommand())
 }
 
 const (

@@ -600,6 +600,40 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+func TestCDCWebhooks(t *testing.T) {
+	w := newWorld(t)
+	if got := w.run(0, "", "cdc", "webhook", "list", "main"); got != "main has no webhooks.\n" {
+		t.Errorf("got %q", got)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hidden\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.run(0, "", "cdc", "webhook", "add", "main", "audit", "http://host/", "--table", "t"); !strings.HasPrefix(got, "The secret, which is not shown again: drawn\nWebhook audit is added.") {
+		t.Errorf("got %q", got)
+	}
+	if got := w.run(0, "", "cdc", "webhook", "add", "main", "more", "http://host/", "--snapshot", "--secret-file", secret); strings.Contains(got, "secret") {
+		t.Errorf("got %q", got)
+	}
+	if call := w.node.Calls[len(w.node.Calls)-1]; !strings.Contains(call, "snapshot") || !strings.Contains(call, "hidden") || strings.Contains(call, "\n") {
+		t.Errorf("asked %q", call)
+	}
+	want := "NAME   URL           TABLES  DELIVERED TO  LAG  BY  LAST ERROR\n" +
+		"audit  http://host/  t       1/7           3    n1  answered 500 (for 1m30s)\n" +
+		"more   http://host/  all     1/7           3    n1  answered 500 (for 1m30s)\n"
+	if got := w.run(0, "", "cdc", "webhook", "list", "main"); got != want {
+		t.Errorf("got\n%s", got)
+	}
+	if got := w.run(0, "", "cdc", "webhook", "list", "main", "--json"); !strings.Contains(got, `"lag_seqs": 3`) {
+		t.Errorf("got %s", got)
+	}
+	if got := w.run(0, "", "cdc", "webhook", "drop", "main", "audit"); got != "Webhook audit of main is dropped.\n" {
+		t.Errorf("got %q", got)
+	}
+	w.run(1, "", "cdc", "webhook", "add", "main", "audit", "http://host/", "--secret-file", filepath.Join(t.TempDir(), "none"))
+	w.run(2, "", "cdc", "webhook", "add", "main")
+}
+
 // TestCDCTail prints events, keeps the offset of the last one, and says when a
 // stream can't go on.
 func TestCDCTail(t *testing.T) {

@@ -232,6 +232,25 @@ func (c *Client) FindNode(ctx context.Context, nameOrID string) (httpapi.NodeSta
 	return httpapi.NodeStatus{}, base.Errorf(base.KindInvalid, "%d nodes are named %s; use the id", len(found), nameOrID)
 }
 
+// ListWebhooks lists the webhooks of a database, and how their deliveries fare.
+func (c *Client) ListWebhooks(ctx context.Context, database string) ([]httpapi.Webhook, error) {
+	var list []httpapi.Webhook
+	err := c.json(ctx, http.MethodGet, databasePath(database, "/webhooks"), nil, &list)
+	return list, err
+}
+
+// AddWebhook makes a webhook; its answer tells the secret.
+func (c *Client) AddWebhook(ctx context.Context, database string, q httpapi.WebhookRequest) (httpapi.AddedWebhook, error) {
+	var added httpapi.AddedWebhook
+	err := c.json(ctx, http.MethodPost, databasePath(database, "/webhooks"), q, &added)
+	return added, err
+}
+
+// DropWebhook drops a webhook.
+func (c *Client) DropWebhook(ctx context.Context, database, name string) error {
+	return c.json(ctx, http.MethodDelete, databasePath(database, "/webhooks/"+url.PathEscape(name)), nil, nil)
+}
+
 // ListUsers lists users with their grants.
 func (c *Client) ListUsers(ctx context.Context) ([]httpapi.User, error) {
 	var list []httpapi.User

@@ -48,6 +48,9 @@ func anyAction(r *rapid.T, s *catalog.State) catalog.Action {
 	case "revoke":
 		return catalog.Revoke{User: name, Database: "app"}
 	case "setting":
+		if rapid.Bool().Draw(r, "webhook") {
+			return anyWebhookAction(r)
+		}
 		return catalog.SetSetting{Setting: name, Value: rapid.SampledFrom([]string{"", "x"}).Draw(r, "value")}
 	}
 	return anyReplicaAction(r, db, node)
@@ -200,6 +203,9 @@ func exampleActions() []catalog.Action {
 		catalog.CreateUser{User: "ann", Credential: exampleCredential}, catalog.SetPassword{User: "ann", Credential: exampleCredential},
 		catalog.Grant{User: "ann", Database: "*", Right: catalog.RightRead}, catalog.Revoke{User: "ann", Database: "*"},
 		catalog.DropUser{User: "ann"}, catalog.SetSetting{Setting: "colour", Value: "green"},
+		catalog.CreateDatabase{Name: "log", Policy: policy},
+		catalog.AddWebhook{Database: 2, Name: "audit", URL: "https://audit.example/in", Secret: "hidden", Tables: []string{"account"}, Offset: "first"},
+		catalog.AdvanceWebhook{Webhook: 21, From: "first", To: "second"}, catalog.DropWebhook{Database: 2, Name: "none"},
 	}
 }
 

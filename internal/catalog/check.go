@@ -19,6 +19,9 @@ func (s *State) Check() error {
 	if !ascending(s.users, func(a, b User) int { return cmp.Compare(a.Name, b.Name) }) {
 		return fmt.Errorf("users are not in order")
 	}
+	if !ascending(s.webhooks, compareWebhooks) {
+		return fmt.Errorf("webhooks are not in order")
+	}
 	if slices.ContainsFunc(s.recent, func(r recent) bool { return r.Result == nil }) {
 		return fmt.Errorf("a remembered command has no result")
 	}

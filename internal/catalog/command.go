@@ -145,6 +145,9 @@ var decoders = map[string]func(json.RawMessage) (Action, error){
 	"revoke":            decodeAs[Revoke],
 	"drop_user":         decodeAs[DropUser],
 	"set_setting":       decodeAs[SetSetting],
+	"add_webhook":       decodeAs[AddWebhook],
+	"drop_webhook":      decodeAs[DropWebhook],
+	"advance_webhook":   decodeAs[AdvanceWebhook],
 }
 
 // Result is what a command came to. It is part of the state, so that a command

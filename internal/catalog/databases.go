@@ -153,6 +153,7 @@ func (a DropDatabase) apply(d *draft) *base.Error {
 		return err
 	}
 	db.Dropped, db.Leader = true, 0
+	d.dropWebhooks(db.ID)
 	for i, u := range d.users {
 		d.users[i].Grants = slices.DeleteFunc(slices.Clone(u.Grants), func(g Granted) bool { return g.Database == db.Name })
 	}

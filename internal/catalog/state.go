@@ -176,6 +176,7 @@ type State struct {
 	databases    []Database // by id
 	users        []User     // by name
 	settings     []Setting  // by name
+	webhooks     []Webhook  // by database and name
 	recent       []recent   // oldest first
 }
 
@@ -347,6 +348,7 @@ type stateJSON struct {
 	Databases    []Database      `json:"databases"`
 	Users        []User          `json:"users"`
 	Settings     []Setting       `json:"settings"`
+	Webhooks     []Webhook       `json:"webhooks,omitempty"`
 	Recent       []recent        `json:"recent"`
 }
 
@@ -354,7 +356,7 @@ type stateJSON struct {
 func (s *State) Encode() []byte {
 	b, err := json.Marshal(stateJSON{
 		StateVersion, s.clusterID, s.applied, s.nextDatabase,
-		s.nodes, s.databases, s.users, s.settings, s.recent,
+		s.nodes, s.databases, s.users, s.settings, s.webhooks, s.recent,
 	})
 	if err != nil {
 		panic(fmt.Sprintf("encode catalog: %v", err)) // Only strings, integers and lists of them.
@@ -373,7 +375,7 @@ func DecodeState(b []byte) (*State, error) {
 		return nil, base.Errorf(base.KindUnsupported, "catalog version %d: this program knows version %d", j.Version, StateVersion).
 			WithHint("upgrade this node")
 	}
-	s := &State{j.ClusterID, j.Applied, j.NextDatabase, j.Nodes, j.Databases, j.Users, j.Settings, j.Recent}
+	s := &State{j.ClusterID, j.Applied, j.NextDatabase, j.Nodes, j.Databases, j.Users, j.Settings, j.Webhooks, j.Recent}
 	if err := s.Check(); err != nil {
 		return nil, base.Errorf(base.KindCorrupt, "decode catalog: %w", err)
 	}

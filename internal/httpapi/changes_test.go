@@ -10,6 +10,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changefeed"
+	"github.com/skeindb/skein/internal/httpapi"
 )
 
 func someEvents() []changefeed.Event {
@@ -47,6 +48,44 @@ func TestChangesEnvelope(t *testing.T) {
 	}
 	w = f.do("GET", "/v1/databases/main/changes", "", header("Accept", "text/event-stream"))
 	f.want(w, 200, "event: change\nid: AQABAwkC", "\nevent: schema\nid: ", "\nevent: heartbeat\nid: ", "\nevent: error\ndata: {\"error\":{\"kind\":\"trimmed\"")
+}
+
+// Webhooks are for administrators of the cluster alone: they make nodes connect
+// to addresses of their author's choice.
+func TestWebhookRoutes(t *testing.T) {
+	f := newFixture(t, nil)
+	const path = "/v1/databases/main/webhooks"
+	f.want(f.do("GET", path, ""), 200, `[]`)
+	f.want(f.do("POST", path, `{"name":"audit","url":"http://host/","tables":["t"]}`), 201, `{"name":"audit","secret":"drawn"}`)
+	f.want(f.do("POST", path, `{"name":"audit","url":"http://host/","from":"then"}`), 400, `"kind":"invalid"`)
+	w := f.do("GET", path, "")
+	f.want(w, 200, `"name":"audit"`, `"tables":["t"]`, `"lag_seqs":3`, `"last_error":"answered 500"`)
+	if strings.Contains(w.Body.String(), "drawn") {
+		t.Error("the list tells the secret")
+	}
+	f.want(f.do("DELETE", path+"/audit", ""), 200, `"done":true`)
+	want := "AddWebhook main audit http://host/ [t] now  DropWebhook main audit"
+	var calls []string
+	for _, c := range f.node.Calls {
+		if strings.HasPrefix(c, "AddWebhook") || strings.HasPrefix(c, "DropWebhook") {
+			calls = append(calls, c)
+		}
+	}
+	if got := strings.Join(calls, " "); strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
+		t.Errorf("asked %q", got)
+	}
+	for user, right := range map[string]httpapi.Right{"ann": httpapi.RightAdmin, "ben": httpapi.RightWrite} {
+		f.node.Users[user] = []httpapi.Grant{{Database: "main", Right: right}}
+		f.node.Passwords[user] = "secret"
+		as := func(r *http.Request) {
+			r.RemoteAddr = "192.0.2.1:9"
+			r.Host = "localhost"
+			r.SetBasicAuth(user, "secret")
+		}
+		f.want(f.do("POST", path, `{"name":"x","url":"http://host/"}`, as), 403, `"kind":"forbidden"`)
+		f.want(f.do("GET", path, "", as), 403, `"kind":"forbidden"`)
+		f.want(f.do("DELETE", path+"/audit", "", as), 403, `"kind":"forbidden"`)
+	}
 }
 
 // TestChangesRefused sees what is refused before a stream begins.

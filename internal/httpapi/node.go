@@ -93,6 +93,11 @@ type Node interface {
 	// Changes sends the changes of this node's replica to a sink until ctx is
 	// done, with a heartbeat when nothing else was sent for that long.
 	Changes(ctx context.Context, database string, q changefeed.Request, heartbeat time.Duration, to changefeed.Sink) error
+	// AddWebhook, DropWebhook and ListWebhooks manage the destinations that the
+	// changes of a database are delivered to.
+	AddWebhook(ctx context.Context, database string, q WebhookRequest) (AddedWebhook, error)
+	DropWebhook(ctx context.Context, database, name string) error
+	ListWebhooks(ctx context.Context, database string) ([]Webhook, error)
 	// ContentHash has every replica hash its user tables at its own position.
 	ContentHash(ctx context.Context, database string) ([]ReplicaHash, error)
 }

@@ -66,6 +66,7 @@ var layers = map[string]int{
 	"internal/pgwire/catalogue": fronts,
 	"internal/server":           fronts,
 	"internal/shell":            fronts,
+	"internal/webhook":          fronts,
 
 	"":             programs,
 	"cmd/skein":    programs,

@@ -40,6 +40,7 @@ type Node struct {
 	Log       []httpapi.LogEntry
 	LogReport httpapi.LogReport
 	Events    []changefeed.Event // what Changes sends; then it ends as Fail says, or waits
+	Webhooks  []httpapi.Webhook
 	Imported  []byte
 	File      []byte // what Snapshot serves
 	NotReady  []string
@@ -419,4 +420,26 @@ func (n *Node) ContentHash(_ context.Context, database string) ([]httpapi.Replic
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.Hashes, n.call("ContentHash", database)
+}
+
+// AddWebhook implements httpapi.Node.
+func (n *Node) AddWebhook(_ context.Context, database string, q httpapi.WebhookRequest) (httpapi.AddedWebhook, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Webhooks = append(n.Webhooks, httpapi.Webhook{Name: q.Name, URL: q.URL, Tables: q.Tables, Position: "1/7", Node: "n1", LagSeqs: 3, LastError: "answered 500", FailingForSec: 90})
+	return httpapi.AddedWebhook{Name: q.Name, Secret: "drawn"}, n.call("AddWebhook", database, q.Name, q.URL, q.Tables, q.From, q.Secret)
+}
+
+// DropWebhook implements httpapi.Node.
+func (n *Node) DropWebhook(_ context.Context, database, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.call("DropWebhook", database, name)
+}
+
+// ListWebhooks implements httpapi.Node.
+func (n *Node) ListWebhooks(_ context.Context, database string) ([]httpapi.Webhook, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Webhooks, n.call("ListWebhooks", database)
 }
