@@ -183,6 +183,8 @@ func replaySQL(o leader.Orphan) (sql string, args []base.Value, conflict string)
 		return "", nil, "" // Inserts raise sequences themselves, and ANALYZE is no data.
 	case "statement":
 		return "", nil, "what these statements have changed is not known: run them by hand, then discard this"
+	case "pages":
+		return "", nil, "what this transaction has changed is not known: write it by hand, then discard this"
 	case "schema":
 		if len(o.New) == 1 {
 			return string(o.New[0].Bytes), nil, ""

@@ -112,6 +112,9 @@ type Conn struct {
 	schemaChanged bool         // the open transaction holds a schema change
 	onSchema      func()       // called after a schema change has been committed
 	onClose       func()       // called when the connection has been closed
+	onFrames      func(int64)  // called with the frames of the -wal after ApplyPages
+	walFile       *walFile     // nil until it is needed
+	earlier       earlier      // for pages as they were
 	failed        *atomic.Bool // of its Database: set when the disk has failed
 	damaged       func(error)  // of its Database: told of damage to the file; nil: nobody
 
@@ -365,6 +368,9 @@ func (c *Conn) BeginImmediate() error {
 		return err
 	}
 	c.transactions++
+	if w, err := c.wal(); err == nil { // A database without one has nothing to be captured.
+		w.begin()
+	}
 	return nil
 }
 

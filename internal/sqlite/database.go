@@ -282,6 +282,7 @@ func (d *Database) OpenWriter(ctx context.Context, role Role) (*Conn, error) {
 func (d *Database) watch(c *Conn) {
 	c.failed = &d.failed
 	c.onSchema = func() { d.generation.Add(1) }
+	c.onFrames = d.walFrames.Store
 	c.raw.WALHook(func(_ *sqlite3.Conn, _ string, frames int) error {
 		d.walFrames.Store(int64(frames))
 		return nil

@@ -61,7 +61,7 @@ func unmap(f vfs.File, flags vfs.OpenFlag) vfs.File {
 	case f == nil:
 		return f
 	case flags&vfs.OPEN_WAL != 0:
-		return &walFile{File: f}
+		return &walFile{File: f, first: -1}
 	}
 	return databaseFile{f}
 }

@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"sync"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
+
+	"github.com/skeindb/skein/internal/pageformat"
+	"github.com/skeindb/skein/internal/sqlite/walformat"
 )
 
 const (
@@ -30,6 +34,23 @@ type walFile struct {
 	at      int64 // of buffer in the file
 	end     int64 // of the last write
 	commits bool  // the last header has announced a commit: its page comes next
+	first   int64 // where the transaction's first frame begins; -1 before it
+	take    func(*transaction) error
+}
+
+// begin forgets the frames of an earlier transaction.
+func (w *walFile) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.first = -1
+}
+
+// capture has take called with what the transactions change that commit from
+// here on; nil ends that.
+func (w *walFile) capture(take func(*transaction) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.take = take
 }
 
 // WriteAt implements vfs.File.
@@ -52,18 +73,84 @@ func (w *walFile) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case len(p) == walFrameHeaderSize:
 		w.commits = binary.BigEndian.Uint32(p[4:]) != 0
+		if w.first < 0 || off < w.first {
+			w.first = off
+		}
 		if appends {
 			return len(p), nil
 		}
 	case len(p) >= 512 && off >= walHeaderSize && !w.commits:
 		return len(p), nil // The page of a frame that does not commit.
 	default:
+		if err := w.handOver(off, len(p)); err != nil {
+			w.buffer = w.buffer[:0] // The frame that commits is never written.
+			return 0, err
+		}
 		w.commits = false
 	}
 	if err := w.flush(); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// handOver gives the transaction to who captures it, if the page at off ends
+// one. What it refuses is told to the engine as a full disk is, which undoes the
+// transaction and no more. The caller holds mu.
+func (w *walFile) handOver(off int64, page int) error {
+	if w.take == nil || !w.commits || w.first < 0 || page < 512 {
+		return nil
+	}
+	frame := walFrameHeaderSize + page
+	size := off + int64(page) - w.first
+	if size > pageformat.MaxBytes {
+		_ = w.take(nil)
+		return sqlite3.FULL
+	}
+	frames := make([]byte, size)
+	if w.first < w.at {
+		if _, err := w.File.ReadAt(frames[:w.at-w.first], w.first); err != nil {
+			return err
+		}
+		copy(frames[w.at-w.first:], w.buffer)
+	} else {
+		copy(frames, w.buffer[w.first-w.at:])
+	}
+	if err := w.take(gather(frames, frame, w.first)); err != nil {
+		return sqlite3.FULL
+	}
+	return nil
+}
+
+// append writes whole frames, the first of which is the numbered one, behind the
+// header of the -wal if it is number one.
+func (w *walFile) append(frames []byte, first uint32, page int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if first > 1 {
+		_, err := w.File.WriteAt(frames, walformat.FrameOffset(first, page))
+		return diskError(sqlite3.IOERR_WRITE, err)
+	}
+	// A new header must be on disk before frames are: after a power cut the old
+	// one would make old frames good again.
+	if _, err := w.File.WriteAt(frames[:walHeaderSize], 0); err != nil {
+		return diskError(sqlite3.IOERR_WRITE, err)
+	}
+	if err := w.File.Sync(vfs.SYNC_NORMAL); err != nil {
+		return diskError(sqlite3.IOERR_FSYNC, err)
+	}
+	_, err := w.File.WriteAt(frames[walHeaderSize:], walHeaderSize)
+	return diskError(sqlite3.IOERR_WRITE, err)
+}
+
+// readPage reads a page of an earlier transaction. It may be called while take
+// runs, which holds mu.
+func (w *walFile) readPage(frame uint32, page []byte) error {
+	_, err := w.File.ReadAt(page, walformat.FrameOffset(frame, len(page))+walformat.FrameHeaderSize)
+	return err
 }
 
 // flush writes what was gathered. The caller holds mu.

@@ -29,6 +29,7 @@ type applier struct {
 	kinds   map[entry.Kind]kindApplier // those that were needed so far
 	named   named
 	aside   aside
+	basis   basis
 	buffer  []byte
 	at      base.Position // of the last entry applied
 	open    *sqlite.Conn  // has the transaction; nil: none is open
@@ -103,6 +104,8 @@ func (a *applier) newKind(e *entry.Entry) (kindApplier, error) {
 		return marker{applier: a}, nil
 	case entry.Statement:
 		return &statementApplier{applier: a}, nil
+	case entry.WAL:
+		return pageApplier{applier: a, images: &images{replica: a.replica}}, nil
 	}
 	return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't apply", e.Position(), e.Kind).
 		WithHint("upgrade this node")
@@ -264,6 +267,7 @@ func (a *applier) rollback() (err error) {
 	}
 	a.open, a.pending, a.at = nil, 0, base.Position{Seq: a.replica.executed.get()}
 	a.aside.forget()
+	a.basis.forget()
 	a.replica.applied.Store(uint64(a.at.Seq))
 	return err
 }
@@ -284,7 +288,6 @@ func (a *applier) apply(frames []byte, limit base.Seq) error {
 		if err := a.entry(&e); err != nil {
 			return fmt.Errorf("entry %v: %w", e.Position(), err)
 		}
-		a.pending += int(e.Count)
 		a.at, frames = e.Position(), frames[size:]
 	}
 	return nil
@@ -295,11 +298,20 @@ func (a *applier) entry(e *entry.Entry) error {
 	if err != nil {
 		return err
 	}
+	if p, ok := k.(pageApplier); ok {
+		return a.applyAlone(p, e)
+	}
 	if err := a.turnTo(k, e); err != nil {
 		return err
 	}
+	a.pending += int(e.Count)
 	if planted.Is(planted.SkipEntry) && e.Kind != entry.EpochStart && e.First%101 == 0 {
 		return nil
+	}
+	if e.Kind != entry.EpochStart && e.Kind != entry.Format {
+		if err := a.basis.lose(a.open, a.replica); err != nil {
+			return err
+		}
 	}
 	if err := k.apply(e); err != nil {
 		return err

@@ -41,24 +41,33 @@ func (r *Replica) copyFrom(ctx context.Context, leader base.NodeID, part base.Se
 			return err
 		}
 	}
+	m, err := r.fetchSnapshot(ctx, leader)
+	if err != nil {
+		return err
+	}
+	return r.install(ctx, m)
+}
+
+// fetchSnapshot fetches a snapshot of the leader's file, beside this replica's.
+func (r *Replica) fetchSnapshot(ctx context.Context, leader base.NodeID) (*manifest, error) {
 	header := []byte(strconv.FormatUint(uint64(r.options.Database), 10))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := r.options.Transport.OpenStream(ctx, leader, SnapshotService, header)
 	if err != nil {
-		return fmt.Errorf("ask for a snapshot: %w", fromPeer(err))
+		return nil, fmt.Errorf("ask for a snapshot: %w", fromPeer(err))
 	}
 	m, err := r.awaitManifest(s)
 	if err != nil {
-		return fmt.Errorf("wait for a snapshot: %w", fromPeer(err))
+		return nil, fmt.Errorf("wait for a snapshot: %w", fromPeer(err))
 	}
 	if err := r.fetch(ctx, leader, m); err != nil {
-		return fmt.Errorf("fetch snapshot: %w", fromPeer(err))
+		return nil, fmt.Errorf("fetch snapshot: %w", fromPeer(err))
 	}
 	if err := s.CloseSend(); err != nil {
 		r.log.Debug("close snapshot stream", "err", err)
 	}
-	return r.install(ctx, m)
+	return m, nil
 }
 
 func (r *Replica) awaitManifest(s transport.Stream) (*manifest, error) {
@@ -152,6 +161,9 @@ func (r *Replica) fetchFrom(ctx context.Context, leader base.NodeID, m *manifest
 func (r *Replica) install(ctx context.Context, m *manifest) error {
 	if err := r.replaceFile(r.partPath()); err != nil {
 		return err
+	}
+	if err := r.env.FS.RemoveAll(r.imagePath()); err != nil {
+		return fmt.Errorf("remove the pages as they were in the old file: %w", err)
 	}
 	starts := make([]changelog.EpochStart, len(m.Starts))
 	for i, s := range m.Starts {

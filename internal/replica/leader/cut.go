@@ -110,6 +110,18 @@ func (a *applier) undo(to, executed base.Seq) error {
 	if err != nil {
 		return err
 	}
+	before, err := a.replica.pagesBefore(tail, executed)
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		// A crash behind this finds a file at an earlier position, of which the log
+		// still has the tail.
+		if err := a.conn.ApplyPages(before, nil); err != nil {
+			return err
+		}
+		executed = 0
+	}
 	if err := a.conn.BeginImmediate(); err != nil {
 		return err
 	}

@@ -83,8 +83,8 @@ var errFlush = errors.New("the log can't be flushed")
 
 // followOnce runs one stream, or does what must come before one: cut a tail or
 // copy a snapshot.
-func (r *Replica) followOnce(ctx context.Context, a Assignment) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (r *Replica) followOnce(whole context.Context, a Assignment) error {
+	ctx, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
 	q := r.followRequest(a)
 	s, err := r.options.Transport.OpenStream(ctx, a.Leader, FollowService, stream.AppendFollow(nil, q))
@@ -106,7 +106,11 @@ func (r *Replica) followOnce(ctx context.Context, a Assignment) error {
 		defer r.setRole(replica.RoleFollower)
 		return r.copyFrom(ctx, a.Leader, plan.To.Seq)
 	case leadership.PlanStart:
-		return r.runFollow(ctx, cancel, a, s)
+		err := r.runFollow(ctx, cancel, a, s)
+		if fetched, ok := errors.AsType[*fetchedBase](err); ok {
+			return r.installBase(whole, fetched.manifest)
+		}
+		return err
 	}
 	return base.Errorf(base.KindNotLeader, "the leader answers %q to epoch %d, itself at %d", plan.Kind, a.Epoch, plan.Epoch)
 }
@@ -122,6 +126,7 @@ func (r *Replica) followRequest(a Assignment) leadership.FollowRequest {
 type following struct {
 	replica *Replica
 	epoch   base.Epoch
+	leader  base.NodeID
 	stream  transport.Stream
 	level   atomic.Uint64 // one more than where the leader's log ended at first; 0: not told yet
 
@@ -133,6 +138,9 @@ type following struct {
 	applyMore chan struct{}
 	rest      env.Timer   // of the applier
 	quietly   chan func() // run while the applier has no transaction open
+
+	rebasing   atomic.Bool   // what is shipped does not fit to the file: another is being fetched
+	baseWanted chan struct{} // closed then
 }
 
 // grant is a message's stamp and the lease that was granted with it: neither
@@ -168,7 +176,7 @@ func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc,
 		r.mu.Unlock()
 	}()
 	f := &following{
-		replica: r, epoch: a.Epoch, stream: s,
+		replica: r, epoch: a.Epoch, leader: a.Leader, stream: s, baseWanted: make(chan struct{}),
 		ackWanted: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
 		rest: r.env.Clock.NewTimer(applyPause), quietly: make(chan func()),
 	}
@@ -176,7 +184,7 @@ func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc,
 	f.received.Store(uint64(r.changes.End().Seq))
 	r.log.Info("following", "epoch", a.Epoch, "leader", a.Leader, "from", r.changes.End())
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{f.receive, f.acknowledge, f.apply, f.maintain} {
+	for _, part := range []func(context.Context) error{f.receive, f.acknowledge, f.apply, f.maintain, f.fetchBase} {
 		wg.Go(func() {
 			if err := part(ctx); err != nil {
 				cancel(err)
@@ -214,6 +222,8 @@ func (f *following) take(b stream.Batch) error {
 	if b.Frames == nil {
 		last = 0 // A heartbeat: First is behind the leader's end.
 		f.level.CompareAndSwap(0, uint64(b.Last)+1)
+	} else if f.rebasing.Load() {
+		last = 0 // Only what it says besides counts.
 	}
 	now := r.env.Clock.Now()
 	r.mu.Lock()
@@ -227,7 +237,9 @@ func (f *following) take(b stream.Batch) error {
 	r.mu.Unlock()
 	switch verdict {
 	case leadership.Append:
-		if err := f.append(b, end); err != nil {
+		if err := f.append(b, end); errors.Is(err, errOtherBase) {
+			f.wantBase()
+		} else if err != nil {
 			return err
 		}
 	case leadership.Duplicate:
@@ -274,7 +286,7 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 		}
 		frames, first = frames[n:], e.Last()+1
 	}
-	span, err := entry.Scan(frames, nil)
+	span, err := entry.Scan(frames, func(e *entry.Entry, _ []byte) error { return f.replica.checkBase(e) })
 	if err != nil {
 		return fmt.Errorf("batch from the leader: %w", err)
 	}
@@ -450,7 +462,7 @@ func (r *Replica) setLevel(at time.Time) {
 }
 
 func (f *following) maintain(ctx context.Context) error {
-	k := &keeper{replica: f.replica, quiet: f.quiet}
+	k := &keeper{replica: f.replica, quiet: f.quiet, restarts: true}
 	return k.run(ctx)
 }
 

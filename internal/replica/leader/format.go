@@ -8,6 +8,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/pageformat"
 )
 
 // adoptFormat takes over the log format that the policy names, between two
@@ -25,12 +26,27 @@ func (w *writer) adoptFormat() error {
 	if err := w.settle(); err != nil {
 		return err
 	}
-	if err := w.writeFormat(entry.FormatChange{Name: name}); err != nil {
+	change := entry.FormatChange{Name: name}
+	if name == base.FormatWAL {
+		header, err := w.conn.Header()
+		if err != nil {
+			return fmt.Errorf("change the log format to %s: %w", name, err)
+		}
+		layout, err := pageformat.LayoutOf(header)
+		if err != nil {
+			return fmt.Errorf("change the log format to %s: %w", name, err)
+		}
+		change.Details = pageformat.AppendLayout(nil, layout)
+	}
+	if err := w.writeFormat(change); err != nil {
 		return fmt.Errorf("change the log format to %s: %w", name, err)
 	}
 	w.replica.log.Info("the log's format is another", "from", w.format, "to", name, "position", w.end)
 	w.format = name
-	return w.replaceConn()
+	if err := w.replaceConn(); err != nil || name != base.FormatWAL {
+		return err
+	}
+	return w.beginPages()
 }
 
 // renew opens another connection where the format asks for one.
@@ -83,6 +99,7 @@ func (w *writer) openConn(ctx context.Context) error {
 	}
 	w.conn, w.recorder, w.schemas = conn, recorder, 0
 	w.aside.forget()
+	w.basis.forget()
 	w.batch = recorder.Mark()
 	return nil
 }
@@ -94,7 +111,13 @@ func applyFormat(e *entry.Entry) error {
 		return err
 	}
 	switch c.Name {
-	case base.FormatRow, base.FormatStatement, base.FormatWAL, base.FormatTrigger:
+	case base.FormatWAL:
+		layout, err := pageformat.DecodeLayout(c.Details)
+		if err != nil {
+			return fmt.Errorf("entry %v: %w", e.Position(), err)
+		}
+		return layout.Check()
+	case base.FormatRow, base.FormatStatement, base.FormatTrigger:
 		return nil // What follows says by itself what it is.
 	}
 	return base.Errorf(base.KindUnsupported, "entry %v begins log format %q, which this version does not know", e.Position(), c.Name).

@@ -107,6 +107,13 @@ func quiet() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
+// spoil sets spoilt while nodes run.
+func (c *cluster) spoil(f func(transport.ReadAtCloser) transport.ReadAtCloser) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spoilt = f
+}
+
 func (c *cluster) close() {
 	for _, id := range c.ids() {
 		if err := c.stop(id); err != nil {
@@ -199,8 +206,11 @@ func (c *cluster) serve(m *member) {
 		if err != nil {
 			return nil, 0, err
 		}
-		if c.spoilt != nil {
-			return c.spoilt(f), size, nil
+		c.mu.Lock()
+		spoilt := c.spoilt
+		c.mu.Unlock()
+		if spoilt != nil {
+			return spoilt(f), size, nil
 		}
 		return f, size, nil
 	})

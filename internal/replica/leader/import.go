@@ -81,7 +81,7 @@ func checkContents(ctx context.Context, db *sqlite.Database) error {
 	}
 	if own > 0 {
 		// It was a replica once: its contents are welcome, its position is not, nor what was done to it.
-		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position; DROP TABLE IF EXISTS _skein_operation; DROP TABLE IF EXISTS _skein_schema; DROP TABLE IF EXISTS _skein_rows"); err != nil {
+		if err := conn.Exec("DROP TABLE IF EXISTS _skein_position; DROP TABLE IF EXISTS _skein_operation; DROP TABLE IF EXISTS _skein_schema; DROP TABLE IF EXISTS _skein_rows; DROP TABLE IF EXISTS _skein_pages"); err != nil {
 			return err
 		}
 	}
@@ -127,6 +127,9 @@ func (w *writer) replaceContents(ctx context.Context, path string) (base.Positio
 	}
 	w.end = at.Seq
 	w.publish(nil)
+	if w.format == base.FormatWAL {
+		return at, w.beginPages()
+	}
 	return at, nil
 }
 

@@ -105,7 +105,7 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}), ticking: make(chan struct{}, 1),
 		writer: &writer{
 			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, format: base.FormatRow, acks: book,
-			inbox: make(chan job, inboxSize), end: first - 1,
+			inbox: make(chan job, inboxSize), end: first - 1, images: images{replica: r},
 		},
 	}
 	l.writer.pending.timer = r.env.Clock.NewTimer(pendingTime)

@@ -24,11 +24,14 @@ const (
 type keeper struct {
 	replica *Replica
 	quiet   func(ctx context.Context, f func()) error
-	durable base.Seq // what SQLite has on disk by itself: the log may go up to here
-	end     base.Seq // of the log, in the last round
-	rounds  int
-	bytes   int64     // of the log, in the last round
-	at      time.Time // of the last round; zero before the first
+	// restarts says that nobody else makes SQLite's WAL start over: it holds
+	// frames that the applier has written.
+	restarts bool
+	durable  base.Seq // what SQLite has on disk by itself: the log may go up to here
+	end      base.Seq // of the log, in the last round
+	rounds   int
+	bytes    int64     // of the log, in the last round
+	at       time.Time // of the last round; zero before the first
 }
 
 func (k *keeper) run(ctx context.Context) error {
@@ -125,6 +128,9 @@ func (k *keeper) checkpoint(ctx context.Context) error {
 		}
 	}
 	err := k.copyAll(ctx)
+	if err == nil && k.restarts && k.replica.base.Load() != nil {
+		err = k.restart(ctx)
+	}
 	if fatal(err) {
 		return err
 	}
@@ -159,6 +165,27 @@ func (k *keeper) copyAll(ctx context.Context) error {
 		return err
 	}
 	return <-failure
+}
+
+// restart lets the WAL begin anew, if all of it is copied and nobody reads it:
+// SQLite does so when it writes, and pages are written without it.
+func (k *keeper) restart(ctx context.Context) error {
+	failure := make(chan error, 1)
+	err := k.quiet(ctx, func() {
+		file, err := k.replica.useFile()
+		if err == nil {
+			_, _, err = file.db.Checkpoint(ctx, sqlite.CheckpointTruncate)
+			file.release()
+		}
+		failure <- err
+	})
+	if err != nil {
+		return err
+	}
+	if err := <-failure; base.KindOf(err) != base.KindBusy {
+		return err
+	}
+	return nil // A reader needs what is in it; the next time, then.
 }
 
 // copyWAL copies what it can, and notes how far the file is on disk by itself

@@ -60,7 +60,7 @@ var errNoRows = base.Errorf(base.KindTrimmed, "the rows that the entry has chang
 // body returns the row body of an entry.
 func (n *namer) body(ctx context.Context, e *entry.Entry) ([]byte, error) {
 	switch e.Kind {
-	case entry.Row, entry.Statement:
+	case entry.Row, entry.Statement, entry.WAL:
 	default:
 		return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't read", e.Position(), e.Kind)
 	}
@@ -83,8 +83,7 @@ type change struct {
 
 // read shows each the changes of an entry.
 func (n *namer) read(ctx context.Context, e *entry.Entry, each func(c change) error) error {
-	switch e.Kind {
-	case entry.EpochStart, entry.Format:
+	if rowless(e) {
 		if n.at == e.First-1 {
 			n.at = e.Last()
 		}

@@ -125,7 +125,7 @@ type orphanKeeper struct {
 }
 
 func (k *orphanKeeper) keep(e *entry.Entry) error {
-	if e.Kind == entry.EpochStart || e.Kind == entry.Format {
+	if rowless(e) {
 		return nil
 	}
 	changes, err := k.changes(e)
@@ -170,7 +170,7 @@ func (k *orphanKeeper) keep(e *entry.Entry) error {
 }
 
 // changes are those of an entry, or its statements as one when nobody knows what
-// they have changed.
+// they have changed. Of pages then only that there was something is known.
 func (k *orphanKeeper) changes(e *entry.Entry) (iter.Seq2[row.Change, error], error) {
 	body, found, err := k.rows(e)
 	if err != nil {
@@ -180,6 +180,10 @@ func (k *orphanKeeper) changes(e *entry.Entry) (iter.Seq2[row.Change, error], er
 		return row.Describe(body), nil
 	}
 	return func(yield func(row.Change, error) bool) {
+		if e.Kind == entry.WAL {
+			yield(row.Change{Op: "pages"}, nil)
+			return
+		}
 		text, err := statementText(e)
 		yield(row.Change{Op: "statement", SQL: text}, err)
 	}, nil

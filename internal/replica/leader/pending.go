@@ -98,6 +98,9 @@ func (w *writer) leave() {
 		}
 	}
 	w.conn.Close()
+	if err := w.images.close(); err != nil {
+		w.replica.log.Warn("close the pages as they were", "err", err)
+	}
 	w.pending.timer.Stop()
 	w.replica.applied.Store(uint64(w.replica.executed.get()))
 }
@@ -115,7 +118,10 @@ func (w *writer) mend() error {
 func (w *writer) reopen() error {
 	w.pending.eager = w.replica.env.Clock.Now().Add(eagerTime)
 	w.nonePending()
-	w.conn.Close() // A broken one only says so again; another has nothing open.
+	w.conn.Close()                           // A broken one only says so again; another has nothing open.
+	if err := w.images.close(); err != nil { // The applier uses the file meanwhile.
+		return err
+	}
 	if err := w.replica.applyAll(context.Background()); err != nil {
 		return fmt.Errorf("execute again what is in the log: %w", err)
 	}

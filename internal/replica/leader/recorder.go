@@ -56,6 +56,8 @@ func openRecorder(e *env.Env, format string, conn *sqlite.Conn) (recorder, error
 		return newRowRecorder(conn)
 	case base.FormatStatement:
 		return newStatementRecorder(e, conn)
+	case base.FormatWAL:
+		return newPageRecorder(conn)
 	}
 	return nil, base.Errorf(base.KindUnsupported, "log format %q is not available in this version", format)
 }

@@ -160,6 +160,9 @@ func (r *Replica) openFile(ctx context.Context) error {
 	if err := r.recallPast(ctx, db); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	if err := r.findBase(ctx, db); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	opened.Store(true)
 	r.handle.set(db)
 	r.setExecuted(at.Seq, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/pageformat"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqlite"
@@ -104,10 +105,11 @@ type Replica struct {
 	hasPast     atomic.Bool  // the file may have a past; false spares everyone looking
 	safe        milestone    // what can no longer be lost, by the policy
 	flushWanted chan struct{}
-	assigned    chan struct{} // wakes Run; holds one token
-	writing     chan struct{} // held by who writes the meta file; no mutex, as it is held over disk calls
-	applyWanted chan struct{} // a reader waits for what this follower has yet to apply
-	resting     atomic.Uint64 // the epoch in which it can't play its part
+	assigned    chan struct{}                     // wakes Run; holds one token
+	writing     chan struct{}                     // held by who writes the meta file; no mutex, as it is held over disk calls
+	applyWanted chan struct{}                     // a reader waits for what this follower has yet to apply
+	base        atomic.Pointer[pageformat.BaseID] // that pages for the file must have; nil: none fit
+	resting     atomic.Uint64                     // the epoch in which it can't play its part
 
 	mu struct {
 		sync.Mutex // guards all below; never held over I/O
@@ -485,6 +487,10 @@ func (r *Replica) Describe(ctx context.Context, sql string) (*session.Descriptio
 		return nil, err
 	}
 	defer file.release()
-	d, _, err := file.db.Describe(ctx, sql, sqlite.GuardAdmin)
+	guard := sqlite.GuardAdmin
+	if r.assignment().Policy.LogFormat == base.FormatWAL {
+		guard |= sqlite.AllowVacuum
+	}
+	d, _, err := file.db.Describe(ctx, sql, guard)
 	return d, err
 }

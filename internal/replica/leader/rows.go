@@ -6,6 +6,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/pageformat"
 	"github.com/skeindb/skein/internal/sqlite"
 	"github.com/skeindb/skein/internal/statementformat"
 )
@@ -98,6 +99,15 @@ func keptRows(conn *sqlite.Conn, first base.Seq) (body []byte, found bool, err e
 		body = st.Column(0).Clone().Bytes
 	}
 	return body, found, err
+}
+
+// rowless says that an entry changes no rows.
+func rowless(e *entry.Entry) bool {
+	switch e.Kind {
+	case entry.EpochStart, entry.Format:
+		return true
+	}
+	return e.Kind == entry.WAL && pageformat.IsRowless(e.Body)
 }
 
 // holdsRows says that an entry's rows are in itself.

@@ -188,8 +188,11 @@ func (s *shower) visit(at changelog.Place, e *entry.Entry) error {
 		}
 		return nil
 	})
-	if errors.Is(fault, errNoRows) { // Not damage: the statements are the entry.
-		out.Note, fault = errNoRows.Message, nil
+	if errors.Is(fault, errNoRows) { // Not damage: the statements, or pages, are the entry.
+		if out.Note != "" {
+			out.Note += "; "
+		}
+		out.Note, fault = out.Note+errNoRows.Message, nil
 		s.namer.stale = true
 	}
 	if fault == nil {
@@ -236,6 +239,10 @@ func describeEntry(e *entry.Entry, out *LogEntry) error {
 	case entry.Format:
 		c, err := entry.DecodeFormatChange(e.Body)
 		out.Note = "the log format is " + c.Name + " from here on"
+		return err
+	case entry.WAL:
+		note, err := describePages(e)
+		out.Note = note
 		return err
 	case entry.Statement:
 		b, err := statementformat.Decode(e.Body)

@@ -15,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/leadership"
+	"github.com/skeindb/skein/internal/pageformat"
 	"github.com/skeindb/skein/internal/sqlite"
 	"github.com/skeindb/skein/internal/transport"
 )
@@ -52,6 +53,7 @@ type snapshots struct {
 		sync.Mutex // guards all below
 		making     bool
 		last       *manifest
+		base       *pageformat.BaseID // of the file that it is of
 		used       time.Time
 	}
 	turn chan struct{} // holds one token: one snapshot is made at a time
@@ -97,7 +99,7 @@ func (r *Replica) snapshot(ctx context.Context, progress func(done, total int64)
 	}
 	r.shots.mu.Lock()
 	last := r.shots.mu.last
-	fresh := last != nil && r.continues(last.Position) && r.env.Clock.Now().Sub(r.shots.mu.used) < snapshotKeep
+	fresh := last != nil && r.shots.mu.base == r.base.Load() && r.continues(last.Position) && r.env.Clock.Now().Sub(r.shots.mu.used) < snapshotKeep
 	if fresh {
 		r.shots.mu.used = r.env.Clock.Now()
 	}
@@ -105,12 +107,13 @@ func (r *Replica) snapshot(ctx context.Context, progress func(done, total int64)
 	if fresh {
 		return last, nil
 	}
+	of := r.base.Load()
 	m, err := r.makeSnapshot(ctx, progress)
 	if err != nil {
 		return nil, fmt.Errorf("make snapshot: %w", err)
 	}
 	r.shots.mu.Lock()
-	r.shots.mu.last, r.shots.mu.used = m, r.env.Clock.Now()
+	r.shots.mu.last, r.shots.mu.base, r.shots.mu.used = m, of, r.env.Clock.Now()
 	r.shots.mu.Unlock()
 	return m, nil
 }
@@ -181,13 +184,18 @@ func (r *Replica) makeSnapshot(ctx context.Context, progress func(done, total in
 // copyTo writes a consistent copy of the database to path and returns its
 // position.
 func (r *Replica) copyTo(ctx context.Context, path string, progress func(done, total int64) error) (base.Position, error) {
+	failed := error(nil)
+	report := func(done, total int64) {
+		if failed == nil && progress != nil {
+			failed = progress(done, total)
+		}
+	}
+	if r.base.Load() != nil {
+		at, err := r.imageTo(ctx, path, report)
+		return at, cmp.Or(err, failed)
+	}
 	return r.withSnapshot(ctx, func(ctx context.Context, shot *sqlite.Snapshot) error {
-		failed := error(nil)
-		err := shot.CopyTo(ctx, path, func(done, total int64) {
-			if failed == nil && progress != nil {
-				failed = progress(done, total)
-			}
-		})
+		err := shot.CopyTo(ctx, path, report)
 		return cmp.Or(err, failed)
 	})
 }

@@ -91,6 +91,9 @@ func (a *applier) derive(e *entry.Entry) error {
 	if err != nil {
 		return err
 	}
+	if e.Kind == entry.WAL {
+		return errDerived
+	}
 	conn, err := k.connection(e)
 	if err != nil {
 		return err

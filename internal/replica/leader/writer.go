@@ -72,7 +72,11 @@ type writer struct {
 	format   string // of the log, which recorder catches
 	named    named
 	aside    aside
-	schemas  int // what the recorder had read when the schema was last noted
+	basis    basis
+	images   images
+	unsealed *entry.Entry // of the open transaction, whose pages there are when SQLite commits
+	rowless  bool         // that transaction changes no rows
+	schemas  int          // what the recorder had read when the schema was last noted
 	acks     *acks
 	inbox    chan job
 	next     *job   // taken from the inbox, and not of the batch that was being built
@@ -168,7 +172,33 @@ func (w *writer) flushIdle() error {
 // it: however many culprits there are, no job runs more than twice for them.
 // The first time the batch may grow. A returned error ends the leadership: SQLite
 // or the log is unusable.
+//
+// Where an entry holds pages, SQLite commits each job by itself.
 func (w *writer) commitBatch(jobs []*writeJob, grows bool) error {
+	if err := w.adoptFormat(); err != nil {
+		return w.refuse(jobs, err)
+	}
+	if w.format != base.FormatWAL {
+		return w.commitTogether(jobs, grows)
+	}
+	for i, j := range jobs {
+		var err error
+		if len(j.request.Statements) == 1 && sqlite.IsVacuum(j.request.Statements[0].SQL) {
+			err = w.vacuum(j)
+		} else {
+			err = w.commitTogether(jobs[i:i+1:i+1], false)
+		}
+		if err != nil {
+			for _, j := range jobs[i+1:] {
+				j.done <- writeReply{err: w.replica.notLeader()}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) commitTogether(jobs []*writeJob, grows bool) error {
 	for len(jobs) > 0 {
 		all, culprit, err := w.tryBatch(jobs, grows)
 		if err != nil || culprit < 0 {
@@ -177,7 +207,7 @@ func (w *writer) commitBatch(jobs []*writeJob, grows bool) error {
 		jobs, grows = all, false
 		w.noteLack(jobs[culprit].err)
 		jobs[culprit].done <- writeReply{err: jobs[culprit].err}
-		if err := w.commitBatch(jobs[:culprit], false); err != nil {
+		if err := w.commitTogether(jobs[:culprit], false); err != nil {
 			return err
 		}
 		jobs = jobs[culprit+1:]
@@ -191,7 +221,7 @@ func (w *writer) commitBatch(jobs []*writeJob, grows bool) error {
 // the culprit's place is returned; -1 when there is none. all is the batch with
 // what it has grown by.
 func (w *writer) tryBatch(jobs []*writeJob, grows bool) (all []*writeJob, culprit int, err error) {
-	err = w.adoptFormat()
+	err = w.renew()
 	if err == nil {
 		err = w.begin()
 	}
@@ -235,7 +265,7 @@ func (w *writer) split(jobs []*writeJob, n int, end base.Seq) error {
 		return err
 	}
 	w.replica.wakeFlusher()
-	return w.commitBatch(jobs[n:], false)
+	return w.commitTogether(jobs[n:], false)
 }
 
 // appendEntry adds what was captured since mark to the batch's frames.
@@ -277,6 +307,13 @@ func (w *writer) appendEntry(end base.Seq, at mark, now int64, j *writeJob) (bas
 		}
 		w.schemas = n
 	}
+	if c.kind == entry.WAL {
+		w.unsealed, w.rowless = &e, false
+		return e.Last(), nil
+	}
+	if err := w.basis.lose(w.conn, w.replica); err != nil {
+		return end, err
+	}
 	w.buffer = entry.Append(w.buffer, &e)
 	return e.Last(), nil
 }
@@ -302,7 +339,7 @@ func (w *writer) begin() error {
 			return fmt.Errorf("begin group commit: %w", err)
 		}
 	}
-	w.batch, w.changes = w.recorder.Mark(), w.conn.TotalChanges()
+	w.batch, w.changes, w.unsealed = w.recorder.Mark(), w.conn.TotalChanges(), nil
 	w.past.begin()
 	return nil
 }
@@ -320,6 +357,7 @@ func (w *writer) rollback() {
 	}
 	w.conn.SetInterrupt(context.Background())
 	w.aside.forget()
+	w.basis.forget()
 	if w.conn.InTransaction() {
 		if err := w.conn.Rollback(); err != nil {
 			w.replica.log.Warn("roll back batch", "err", err)
@@ -509,6 +547,13 @@ func (w *writer) nothingChanged() {
 // commit appends w.buffer to the log, and commits SQLite unless that can wait.
 // When SQLite refuses, the log's tail is cut before anyone has seen it.
 func (w *writer) commit(end base.Seq) error {
+	if w.unsealed != nil {
+		if err := w.commitPages(end); err != nil {
+			return err
+		}
+		w.committed(end)
+		return nil
+	}
 	if err := w.replica.changes.Append(w.buffer, w.end+1, end, w.epoch); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
@@ -521,12 +566,17 @@ func (w *writer) commit(end base.Seq) error {
 			return err
 		}
 	}
+	w.committed(end)
+	return nil
+}
+
+// committed notes that the batch is in the log.
+func (w *writer) committed(end base.Seq) {
 	w.end = end
 	w.replica.applied.Store(uint64(end))
 	w.recorder.Rewind(w.batch)
 	w.past.keep()
 	w.replica.recent.noteAll(w.buffer)
-	return nil
 }
 
 // tailStaysError ends a leadership whose log has a batch that SQLite has refused
