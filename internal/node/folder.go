@@ -114,7 +114,7 @@ func (n *Node) sweepReplicas(s *catalog.State) {
 		_, number, _ := strings.Cut(e.Name(), ".")
 		id, err := strconv.ParseUint(number, 10, 64)
 		if err == nil && n.hasLeft(s, base.DatabaseID(id)) && n.keeperOf(base.DatabaseID(id)) == nil {
-			n.removeReplica(n.databaseDir() + "/" + e.Name())
+			n.removeReplica(base.DatabaseID(id), n.databaseDir()+"/"+e.Name())
 		}
 	}
 }
@@ -130,10 +130,10 @@ func (n *Node) hasLeft(s *catalog.State, id base.DatabaseID) bool {
 
 // removeReplica removes a replica's folder. It is renamed first, so that one
 // that is half removed is never taken for a replica.
-func (n *Node) removeReplica(dir string) {
+func (n *Node) removeReplica(id base.DatabaseID, dir string) {
 	n.log.Info("removing the replica of a database that has left this node", "dir", dir)
 	gone := dir + removedSuffix
-	err := n.env.FS.RemoveAll(gone)
+	err := errors.Join(n.possessions.drop(id), n.env.FS.RemoveAll(gone))
 	if err == nil {
 		err = n.env.FS.Rename(dir, gone)
 	}

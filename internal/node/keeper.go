@@ -100,6 +100,7 @@ func (k *keeper) runOnce(ctx context.Context) error {
 		Dir: k.dir, Cluster: k.node.control.State().ClusterID(), Database: k.id, Name: k.name,
 		Transport: k.node.transport, Lease: k.node.options.Lease,
 		Events: leader.Events{Active: k.active, Effect: k.obey, NoRoom: k.noRoom},
+		Memory: memory{k},
 	})
 	if err != nil {
 		k.set(nil, err)
@@ -324,7 +325,7 @@ func (n *Node) dropOthers(s *catalog.State) {
 func (n *Node) drop(k *keeper) {
 	k.cancel(base.Errorf(base.KindNotFound, "database %s has left this node", k.name))
 	<-k.done
-	n.removeReplica(k.dir)
+	n.removeReplica(k.id, k.dir)
 	n.mu.Lock()
 	delete(n.mu.keepers, k.id)
 	n.mu.Unlock()

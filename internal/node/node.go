@@ -37,6 +37,8 @@ type Node struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	// possessions are the replicas that this node has had.
+	possessions possessions
 	// confirmed says that the control plane's state is as new as this start.
 	// The state that was read from disk may be older than what this node has
 	// done in its last life: no file is removed because of it.
@@ -94,6 +96,9 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	n := &Node{
 		env: e, options: o, identity: id, log: e.Log, started: e.Clock.Now(),
 		transport: o.Transport, changed: make(chan struct{}, 1), broken: make(chan struct{}),
+	}
+	if err := n.possessions.open(e, o.Dir); err != nil {
+		return nil, err
 	}
 	n.mu.keepers = make(map[base.DatabaseID]*keeper)
 	n.mu.found = make(map[base.NodeID]found)
@@ -220,6 +225,9 @@ func (n *Node) confirm() {
 		err := n.control.ReadIndex(ctx)
 		cancel()
 		if err == nil {
+			if err := n.possessions.bound(n.control.State().NextDatabase()); err != nil {
+				n.log.Warn("the list of replicas", "err", err)
+			}
 			n.confirmed.Store(true)
 			n.wake()
 			return

@@ -206,6 +206,7 @@ func TestTheOnlyReplicaOfAnEmptyDatabaseLosesItsLog(t *testing.T) {
 		if err := os.RemoveAll(c.dir(1)); err != nil {
 			t.Fatal(err)
 		}
+		c.forget(1) // It is new, and not a lost one.
 		c.open(1)
 		c.stop(1)
 		if err := os.Rename(c.dir(1)+"/log", dir+"/log"); err != nil {

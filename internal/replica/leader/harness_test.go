@@ -60,7 +60,8 @@ type cluster struct {
 		effects    []leadership.Effect
 		active     base.Epoch // the last epoch whose leader serves
 		noRoom     int        // how often a leader has said that it has none
-		deaf       bool       // proposals of the leader are not recorded
+		had        map[base.NodeID]bool
+		deaf       bool // proposals of the leader are not recorded
 	}
 }
 
@@ -149,11 +150,45 @@ func (c *cluster) options(m *member) leader.Options {
 		Dir: c.dir(m.id), Cluster: 1, Database: database, Name: "shop", Transport: m.wire,
 		Events: leader.Events{Effect: c.obey, Active: c.serves, NoRoom: c.lacksRoom},
 	}
+	if c.disks == nil { // This memory would not crash with its node's disk.
+		o.Memory = memory{c, m.id}
+	}
 	if c.small {
 		o.SegmentBytes, o.CheckpointBytes = 32<<10, 100<<10
 	}
 	return o
 }
+
+// memory is what a node remembers of its replica outside its folder.
+type memory struct {
+	c  *cluster
+	id base.NodeID
+}
+
+func (m memory) Had() bool {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	return m.c.mu.had[m.id]
+}
+
+func (m memory) Keep() error {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	if m.c.mu.had == nil {
+		m.c.mu.had = make(map[base.NodeID]bool)
+	}
+	m.c.mu.had[m.id] = true
+	return nil
+}
+
+// forget makes a node one that has never had the replica.
+func (c *cluster) forget(id base.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.mu.had, id)
+}
+
+func (m memory) Recorded(context.Context) (base.Epoch, error) { return m.c.record().Epoch, nil }
 
 func (c *cluster) lacksRoom(base.Epoch) {
 	c.mu.Lock()

@@ -56,7 +56,10 @@ func readMeta(f env.FS, dir string) (m meta, found bool, err error) {
 	if crc32.Checksum(mf.Meta, castagnoli) != mf.CRC {
 		return m, false, base.Errorf(base.KindCorrupt, "%s/%s fails its checksum", dir, metaName)
 	}
-	if err := json.Unmarshal(mf.Meta, &m); err != nil || m.Version != 1 {
+	if err := json.Unmarshal(mf.Meta, &m); err != nil {
+		return m, false, base.Errorf(base.KindCorrupt, "%s/%s is not readable: %v", dir, metaName, err)
+	}
+	if m.Version != 1 {
 		return m, false, base.Errorf(base.KindUnsupported, "%s/%s has version %d; this program reads version 1", dir, metaName, m.Version)
 	}
 	return m, true, nil

@@ -36,7 +36,7 @@ func (r *Replica) recover(ctx context.Context) error {
 	if err := env.MakeDir(r.env.FS, r.options.Dir, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	if err := r.recoverMeta(); err != nil {
+	if err := r.recoverMeta(ctx); err != nil {
 		return err
 	}
 	if err := r.openLog(); err != nil {
@@ -62,25 +62,6 @@ func (r *Replica) removeLeftovers() error {
 			return fmt.Errorf("remove what a copy has left: %w", err)
 		}
 	}
-	return nil
-}
-
-func (r *Replica) recoverMeta() error {
-	m, found, err := readMeta(r.env.FS, r.options.Dir)
-	if err != nil {
-		return err
-	}
-	if found && (m.Cluster != r.options.Cluster || m.Database != r.options.Database) {
-		return base.Errorf(base.KindWrongCluster, "folder %s belongs to database %d of cluster %016x, not to database %d of cluster %016x",
-			r.options.Dir, m.Database, m.Cluster, r.options.Database, r.options.Cluster)
-	}
-	if !found {
-		m = meta{Cluster: r.options.Cluster, Database: r.options.Database, Name: r.options.Name}
-		if err := writeMeta(r.env.FS, r.options.Dir, m); err != nil {
-			return err
-		}
-	}
-	r.mu.meta = m
 	return nil
 }
 
@@ -116,7 +97,7 @@ func (r *Replica) setAside(name string) error {
 			continue
 		}
 		if err := r.env.FS.Rename(name, to); err != nil {
-			return fmt.Errorf("set corrupt log aside: %w", err)
+			return fmt.Errorf("set %s aside: %w", name, err)
 		}
 		return r.env.FS.SyncDir(r.options.Dir)
 	}
@@ -274,17 +255,27 @@ func makeTables(conn *sqlite.Conn) error {
 // forward. If it is ahead, a power cut has kept SQLite's writes and lost the
 // log's: nobody was told of them, and nothing here says what they were.
 func (r *Replica) compare(at base.Position) error {
+	why := r.contradiction(at)
+	if why == "" {
+		return nil
+	}
+	r.log.Warn("database file and log contradict each other", "why", why)
+	return r.markCopying(why)
+}
+
+// contradiction says why the log does not go on from a file that is at a
+// position; empty when it does.
+func (r *Replica) contradiction(at base.Position) string {
 	end, start := r.changes.End(), r.changes.Start()
 	switch {
 	case at.Seq > end.Seq:
-		r.log.Warn("the database file is ahead of its log", "file", at, "log", end)
-		return r.markCopying(fmt.Sprintf("the database file is at %v, ahead of its log at %v", at, end))
+		return fmt.Sprintf("the database file is at %v, ahead of its log at %v", at, end)
 	case at.Seq+1 < start:
-		return r.markCopying(fmt.Sprintf("the database file is at %v, and its log begins at %d only", at, start))
+		return fmt.Sprintf("the database file is at %v, and its log begins at %d only", at, start)
 	case at.Seq > 0 && at.Seq >= start && r.changes.EpochAt(at.Seq) != at.Epoch:
-		return r.markCopying(fmt.Sprintf("the database file at %v belongs to another history than its log", at))
+		return fmt.Sprintf("the database file at %v belongs to another history than its log", at)
 	}
-	return nil
+	return ""
 }
 
 // markCopying makes it durable that this replica's files can't be used, and
@@ -334,12 +325,17 @@ func (r *Replica) changeMeta(change func(*meta)) error {
 }
 
 // adopt takes the SQLite file's contents as the history of a database that has
-// no other replica to copy from: the log begins anew after its position.
+// no other replica to copy from: unless the log goes on from there, it begins
+// anew after its position. There must be a file: one that is gone is no empty one.
 func (r *Replica) adopt(ctx context.Context) error {
 	r.mu.Lock()
 	reason := r.mu.meta.Reason
 	r.mu.Unlock()
 	if r.file() == nil {
+		if _, err := r.env.FS.Stat(r.path()); errors.Is(err, fs.ErrNotExist) {
+			return base.Errorf(base.KindCorrupt, "the only replica of %s is gone: %s", r.options.Name, reason).
+				WithHint("bring its folder back, or drop the database and make it anew from a snapshot")
+		}
 		if err := r.openFile(ctx); err != nil {
 			return err
 		}
@@ -354,10 +350,12 @@ func (r *Replica) adopt(ctx context.Context) error {
 		return err
 	}
 	r.log.Warn("no other replica to copy from: going on with the database file as it is", "position", at, "why", reason)
-	if err := r.changes.Reset(at, startsOf(r.changes.EpochStarts(), at)); err != nil {
-		return err
+	if r.contradiction(at) != "" {
+		if err := r.changes.Reset(at, startsOf(r.changes.EpochStarts(), at)); err != nil {
+			return err
+		}
+		r.recent.reset(at.Seq)
 	}
-	r.recent.reset(at.Seq)
 	r.handle.distrust(false)
 	return r.changeMeta(func(m *meta) { m.Copying, m.Unproven, m.Reason = false, false, "" })
 }

@@ -33,6 +33,9 @@ type Options struct {
 	Transport transport.Transport
 	Lease     time.Duration // 0 means DefaultLease; the same on every node
 	Events    Events
+	// Memory is what is known of the replica outside its folder; nil: nothing,
+	// and a damaged replica.json is an error then.
+	Memory Memory
 
 	// SegmentBytes is the size of a segment of the log; 0 means
 	// changelog.DefaultSegmentBytes.
