@@ -135,14 +135,7 @@ func (c *conn) copyIn(cmd *copyCommand) (int64, error) {
 	if err := c.beginImplicit(); err != nil {
 		return 0, err
 	}
-	format := byte(0)
-	if cmd.format == copyBinary {
-		format = 1
-	}
-	formats := make([]uint16, len(columns))
-	for i := range formats {
-		formats[i] = uint16(format)
-	}
+	format, formats := copyFormats(cmd, len(columns))
 	c.out.send(&pgproto3.CopyInResponse{OverallFormat: format, ColumnFormatCodes: formats})
 	c.out.due = true
 	w := &copyWriter{c: c, cmd: cmd, columns: columns}
@@ -354,15 +347,17 @@ func (c *conn) copyOut(cmd *copyCommand) (int64, error) {
 		return 0, err
 	}
 	p.typeByFirstRow()
-	c.out.send(&pgproto3.CopyOutResponse{ColumnFormatCodes: make([]uint16, len(p.columns))})
-	if cmd.header {
-		c.copyHeader(cmd, p.columns)
-	}
+	format, formats := copyFormats(cmd, len(p.columns))
+	c.out.send(&pgproto3.CopyOutResponse{OverallFormat: format, ColumnFormatCodes: formats})
+	c.copyBegin(cmd, p.columns)
 	for p.rows != nil && (p.peeked || p.rows.Next()) {
 		p.peeked = false
-		c.copyRow(cmd, p.rows.Row(), p.columns)
-		p.sent++
-		if err := c.out.spill(); err != nil {
+		err := c.copyRow(cmd, p.rows.Row(), p.columns)
+		if err == nil {
+			p.sent++
+			err = c.out.spill()
+		}
+		if err != nil {
 			c.dropRows(&p)
 			return 0, err
 		}
@@ -372,8 +367,25 @@ func (c *conn) copyOut(cmd *copyCommand) (int64, error) {
 			return 0, err
 		}
 	}
+	if cmd.format == copyBinary {
+		start := c.out.begin('d')
+		c.out.int16(-1)
+		c.out.end(start)
+	}
 	c.out.empty('c')
 	return p.sent, nil
+}
+
+// copyFormats are the format codes of a COPY, in all and of each column.
+func copyFormats(cmd *copyCommand, columns int) (all byte, each []uint16) {
+	if cmd.format == copyBinary {
+		all = 1
+	}
+	each = make([]uint16, columns)
+	for i := range each {
+		each[i] = uint16(all)
+	}
+	return all, each
 }
 
 // copyQuery prepares what a COPY TO reads.
@@ -400,17 +412,34 @@ func (c *conn) copyQuery(cmd *copyCommand) (*statement, error) {
 	return st, c.mayRun(st)
 }
 
-func (c *conn) copyHeader(cmd *copyCommand, columns []column) {
-	names := make([]base.Value, len(columns))
-	types := make([]column, len(columns))
-	for i, col := range columns {
-		names[i], types[i].oid = base.TextValue(col.name), oid.Text
+// copyBegin sends what comes before the first row.
+func (c *conn) copyBegin(cmd *copyCommand, columns []column) {
+	switch {
+	case cmd.format == copyBinary:
+		start := c.out.begin('d')
+		c.out.buf = append(c.out.buf, copySignature...)
+		c.out.buf = append(c.out.buf, 0, 0, 0, 0, 0, 0, 0, 0) // no flags, no extension
+		c.out.end(start)
+	case cmd.header:
+		names := make([]base.Value, len(columns))
+		types := make([]column, len(columns))
+		for i, col := range columns {
+			names[i], types[i].oid = base.TextValue(col.name), oid.Text
+		}
+		c.copyLine(cmd, names, types)
 	}
-	c.copyRow(cmd, names, types)
 }
 
 // copyRow adds one row as a CopyData message.
-func (c *conn) copyRow(cmd *copyCommand, row []base.Value, columns []column) {
+func (c *conn) copyRow(cmd *copyCommand, row []base.Value, columns []column) error {
+	if cmd.format == copyBinary {
+		return c.out.copyFields(row, columns)
+	}
+	c.copyLine(cmd, row, columns)
+	return nil
+}
+
+func (c *conn) copyLine(cmd *copyCommand, row []base.Value, columns []column) {
 	start := c.out.begin('d')
 	for i, v := range row {
 		if i > 0 {

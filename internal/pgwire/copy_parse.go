@@ -222,9 +222,6 @@ func oneByte(option, value string) (byte, error) {
 
 // finish fills in the defaults of the format and refuses what does not fit.
 func (c *copyCommand) finish() error {
-	if c.format == copyBinary && !c.in {
-		return unsupported("COPY TO in binary format is not supported", "use text or csv")
-	}
 	if c.format != copyCSV && (c.quote != 0 || c.escape != 0) {
 		return pgError("22023", "COPY quote and escape are available only in CSV mode")
 	}

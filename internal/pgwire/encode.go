@@ -18,7 +18,20 @@ func (w *writer) row(values []base.Value, columns []column, formats []int16) err
 	if len(values) != len(columns) {
 		return pgError("0A000", "cached plan must not change result type").WithHint("prepare the statement again")
 	}
-	start := w.begin('D')
+	return w.fields('D', values, columns, formats)
+}
+
+// copyFields adds a row of a COPY in binary format, which is laid out as a
+// DataRow is.
+func (w *writer) copyFields(values []base.Value, columns []column) error {
+	return w.fields('d', values, columns, allBinary)
+}
+
+var allBinary = []int16{1}
+
+// fields adds a message that is a row.
+func (w *writer) fields(kind byte, values []base.Value, columns []column, formats []int16) error {
+	start := w.begin(kind)
 	w.int16(len(values))
 	for i := range values {
 		if values[i].Kind == base.Null {

@@ -1,9 +1,11 @@
 package pgwire
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,5 +213,50 @@ func TestCopyFromOfPgx(t *testing.T) {
 	}
 	if n := count(t, c, "SELECT count(*) FROM t"); n != 1234 {
 		t.Fatalf("%d rows after a failed COPY", n)
+	}
+}
+
+// What COPY TO writes in binary format, COPY FROM reads back, and any client of
+// PostgreSQL reads as it documents the format.
+func TestCopyInBinaryBothWays(t *testing.T) {
+	s := serve(t, Options{})
+	c := s.connect(t, pgx.QueryExecModeCacheStatement)
+	const columns = "(id INTEGER PRIMARY KEY, small SMALLINT, name TEXT, ok BOOLEAN, at TIMESTAMP, day DATE, b BLOB, v REAL, n NUMERIC, j JSON)"
+	mustExec(t, c, "CREATE TABLE t"+columns)
+	mustExec(t, c, "CREATE TABLE again"+columns)
+	mustExec(t, c, "INSERT INTO t VALUES (1, -2, 'a\tb', TRUE, '2024-02-29 12:30:15.25', '2024-02-29', x'00ff', 1.5, 12.25, '{}'), (2, NULL, '', FALSE, NULL, NULL, x'', -0.5, NULL, NULL)")
+	for i := 3; i < 400; i++ {
+		mustExec(t, c, "INSERT INTO t(id, name) VALUES ($1, $2)", i, strings.Repeat("x", i))
+	}
+	var data bytes.Buffer
+	tag, err := c.PgConn().CopyTo(ctx, &data, "COPY t TO STDOUT WITH (FORMAT binary)")
+	if err != nil || tag.String() != "COPY 399" {
+		t.Fatal(tag, err)
+	}
+	tag, err = c.PgConn().CopyFrom(ctx, bytes.NewReader(data.Bytes()), "COPY again FROM STDIN (FORMAT binary)")
+	if err != nil || tag.String() != "COPY 399" {
+		t.Fatal(tag, err)
+	}
+	const all = "SELECT count(*) FROM (SELECT *, typeof(b), typeof(v), typeof(ok) FROM t EXCEPT SELECT *, typeof(b), typeof(v), typeof(ok) FROM again)"
+	if n := count(t, c, all); n != 0 {
+		t.Errorf("%d rows differ", n)
+	}
+	data.Reset()
+	if _, err := c.PgConn().CopyTo(ctx, &data, "COPY (SELECT id, name FROM t WHERE id = 1) TO STDOUT BINARY"); err != nil {
+		t.Fatal(err)
+	}
+	want := "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" +
+		"\x00\x02" + "\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x03a\tb" + "\xff\xff"
+	if data.String() != want {
+		t.Errorf("got %q, want %q", data.String(), want)
+	}
+	mustExec(t, c, "CREATE TABLE odd(v INTEGER)")
+	mustExec(t, c, "INSERT INTO odd VALUES (1), ('x')")
+	_, err = c.PgConn().CopyTo(ctx, &data, "COPY odd TO STDOUT (FORMAT binary)")
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "22P03" {
+		t.Errorf("a text in an integer column: %v", err)
+	}
+	if n := count(t, c, "SELECT count(*) FROM odd"); n != 2 {
+		t.Errorf("the connection has lost its place: %d", n)
 	}
 }
