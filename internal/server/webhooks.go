@@ -15,6 +15,8 @@ import (
 	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/webhook"
 )
 
@@ -185,8 +187,8 @@ func (w *webhooks) report(d *delivering) webhookReport {
 		Index: d.hook.Index, Database: d.database, Name: d.hook.Name, Position: st.At.String(), Snapshot: st.Snapshot, Lag: -1,
 		Delivered: st.Delivered, Failures: st.Failures, LastError: st.LastError,
 	}
-	if replica, err := w.server.node.Replica(d.database); err == nil {
-		r.Lag = max(0, int64(replica.Status().Safe)-int64(st.At.Seq))
+	if here, err := w.server.node.Replica(d.database); err == nil {
+		r.Lag = max(0, int64(here.Status().Safe)-int64(st.At.Seq))
 	}
 	if !st.FailingAt.IsZero() {
 		r.Failing = int64(w.server.env.Clock.Now().Sub(st.FailingAt) / time.Second)
@@ -220,14 +222,49 @@ func (s *Server) AddWebhook(ctx context.Context, database string, q httpapi.Webh
 	return added, err
 }
 
-// offsetNow is from where a stream goes on that has everything from now on.
+// offsetNow is from where a stream goes on that has everything from now on, and
+// nothing that was acknowledged before.
 func (s *Server) offsetNow(ctx context.Context, database string) (changefeed.Offset, error) {
 	var first firstOffset
-	err := s.Changes(ctx, database, changefeed.Request{Now: true, Name: "webhook, about to begin"}, 10*time.Millisecond, &first)
+	err := s.catchUp(ctx, database)
+	if err != nil {
+		return first.at, err
+	}
+	err = s.Changes(ctx, database, changefeed.Request{Now: true, Name: "webhook, about to begin"}, 10*time.Millisecond, &first)
 	if errors.Is(err, errFirst) {
 		return first.at, nil
 	}
 	return first.at, err
+}
+
+// catchUp waits until this node's replica has what its leader has now.
+func (s *Server) catchUp(ctx context.Context, database string) error {
+	r, err := s.node.Replica(database)
+	if err != nil {
+		return err
+	}
+	asks, err := s.node.Gateway().Open(ctx, session.Options{Trusted: true, Database: database, FrontEnd: "webhook"})
+	if err != nil {
+		return err
+	}
+	defer asks.Close()
+	if err := asks.Set("skein.read", "leader"); err != nil {
+		return err
+	}
+	rows, err := asks.Query(ctx, "SELECT 1", nil)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	tx, err := r.BeginRead(ctx, replica.ReadRequest{AtLeast: rows.Result().Position})
+	if err != nil {
+		return err
+	}
+	return tx.Close()
 }
 
 // firstOffset is a sink that ends with the first event, of which it keeps the

@@ -314,6 +314,9 @@ func (a *applier) applyAlone(k pageApplier, e *entry.Entry) error {
 	if err := a.commit(); err != nil {
 		return err
 	}
+	if len(e.Past) > 0 { // The pages bring it; before anyone can see it.
+		a.replica.hasPast.Store(true)
+	}
 	if err := k.apply(e); err != nil {
 		return err
 	}

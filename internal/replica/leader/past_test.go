@@ -86,6 +86,20 @@ func TestThePastComesWithTheWrite(t *testing.T) {
 	})
 }
 
+// Pages and statements bring it as rows do.
+func TestThePastComesInEveryFormat(t *testing.T) {
+	for _, format := range []string{"wal", "statement"} {
+		t.Run(format, func(t *testing.T) {
+			run(t, 3, func(p *base.Policy) { p.LogFormat = format }, func(t *testing.T, c *cluster) {
+				c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+				c.writeHaving(having(t, 9, base.Position{Epoch: 4, Seq: 50}), "INSERT INTO item VALUES (2)")
+				c.level()
+				c.expectPast("[{9 4/50}]", 1, 2, 3)
+			})
+		})
+	}
+}
+
 // A statement that is rolled back with its batch, or fails beside others, brings
 // nothing; what stands brings its own.
 func TestOnlyWhatStandsBringsItsPast(t *testing.T) {
