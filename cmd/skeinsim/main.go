@@ -176,8 +176,8 @@ func (s settings) one(t *testing.T, seed uint64, sum *total) error {
 		}
 	}
 	if !s.quiet || !r.Good() {
-		fmt.Printf("seed %d: %v in %v, %d events, trace %016x, %d done, %d failed, %d unknown, %d faults, %d elections\n", seed, r.Simulated.Round(time.Second),
-			spent.Round(time.Millisecond), r.Events, r.Hash, r.Counts.Done, r.Counts.Failed, r.Counts.Unknown, r.Counts.Faults, r.Counts.Elections)
+		fmt.Printf("seed %d: %v in %v, %d events, trace %016x, %d done, %d failed, %d unknown, %d faults, %d elections, %d lost\n", seed, r.Simulated.Round(time.Second),
+			spent.Round(time.Millisecond), r.Events, r.Hash, r.Counts.Done, r.Counts.Failed, r.Counts.Unknown, r.Counts.Faults, r.Counts.Elections, r.Counts.Lost)
 	}
 	if s.lag > 0 {
 		for _, reads := range r.Reads {

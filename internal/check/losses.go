@@ -12,8 +12,9 @@ import (
 // many without a finding: they only have to be reported, each of them.
 //
 // The system counts what a leader acknowledged. Where that answer did not reach
-// the client, the client was not told, or the write was done again: the count may
-// be higher by those, and by no others.
+// the client, the client was not told, or the write was done again, or the
+// client's node found out that it was not kept and said so: the count may be
+// higher by those, and by no others.
 func Losses(h *History) (lost int, found []Finding) {
 	l, _ := newLists(h)
 	reports, found := l.reports()
@@ -21,11 +22,17 @@ func Losses(h *History) (lost int, found []Finding) {
 	for i := range h.Ops {
 		o := &h.Ops[i]
 		for _, a := range o.Acts {
-			if a.Kind != Append || !l.final[a.Key] || o.Outcome == base.NotDone {
+			if a.Kind != Append || !l.final[a.Key] {
 				continue
 			}
 			e := element{a.Key, a.Value}
 			report, undone := reports[e]
+			if o.Outcome == base.NotDone {
+				if undone {
+					unsure++
+				}
+				continue
+			}
 			holder, kept := keepers[e]
 			switch {
 			case kept && undone && o.Position.Epoch != 0 && o.Position.Epoch == report.position.Epoch:

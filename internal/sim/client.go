@@ -60,7 +60,7 @@ func (c *client) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		for end := c.world.instants.since() + c.spread(p.burst); c.world.instants.since() < end && ctx.Err() == nil; {
 			c.once(ctx)
-			c.pause(ctx, c.spread(p.think))
+			c.pause(ctx, c.spread(c.think()))
 		}
 		c.rest(ctx, c.spread(p.quiet))
 	}
@@ -76,11 +76,23 @@ func (c *client) rest(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-c.world.nextTrouble():
 		if curious {
-			c.pause(ctx, c.spread(c.world.plan.think))
+			c.pause(ctx, c.spread(c.think()))
+			if c.database.lossy() {
+				c.leave() // It looks for the leader that may be cut off.
+			}
 			return
 		}
 		c.pause(ctx, d)
 	}
+}
+
+// think is the time between two operations. Who may lose writes writes fast: a
+// leader that is cut off has until the end of its lease.
+func (c *client) think() time.Duration {
+	if c.database.lossy() {
+		return min(c.world.plan.think, 150*time.Millisecond)
+	}
+	return c.world.plan.think
 }
 
 func (c *client) spread(d time.Duration) time.Duration {
