@@ -27,6 +27,9 @@ type Env struct {
 	// VFS names the SQLite VFS that database files are opened with; it must
 	// reach the same disk as FS. Empty means SQLite's default.
 	VFS string
+	// Boot names the time since the machine was started: what was written and
+	// not synced under another name may be gone. Empty: it is not known.
+	Boot string
 }
 
 // Clock tells and waits for time. Now carries a monotonic reading; wall time

@@ -19,7 +19,15 @@ import (
 
 // Real returns this machine: its clock, crypto/rand, its files and network.
 func Real(log *slog.Logger) *Env {
-	return &Env{Clock: realClock{}, Rand: realRand{}, FS: realFS{}, Net: realNet{}, Log: log}
+	return &Env{Clock: realClock{}, Rand: realRand{}, FS: realFS{}, Net: realNet{}, Log: log, Boot: bootID()}
+}
+
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 type realClock struct{}

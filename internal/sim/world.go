@@ -59,6 +59,7 @@ type slot struct {
 	life    *life         // nil: nothing runs
 	wanted  bool          // it is to be running
 	gone    bool          // it was removed from the cluster
+	boots   int           // counts power cuts
 }
 
 // life is one process.
@@ -252,7 +253,7 @@ func (w *world) start(s *slot) {
 			defer w.mu.Unlock()
 			return s.skew
 		}},
-		Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, VFS: engineFiles,
+		Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, VFS: engineFiles, Boot: fmt.Sprint(s.name(), " ", s.boots),
 		Log: slog.New(&logs{trace: w.trace, node: fmt.Sprintf("%s.%d", s.name(), l.number), level: slog.LevelInfo, heard: func(r slog.Record) { w.heard(s.name(), r) }, dead: func() bool { return w.isDead(l) }}),
 	}
 	w.tasks.Go(func() { w.run(l, e) })
@@ -341,6 +342,7 @@ func (w *world) kill(s *slot, power bool) {
 	w.silence(s)
 	w.net.Kill(s.id)
 	if power {
+		s.boots++
 		s.disk = s.disk.CrashClone(s.random.Uint64())
 	} else {
 		s.disk = s.disk.Clone()

@@ -5,18 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
 	"sync"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 )
 
 // acknowledged notes up to where writes were acknowledged that fewer than a
 // majority of the replicas had, so that a failover may undo them: those who undo
 // them can then tell which they were. It is written before the answers go out
 // and not flushed: it survives the process, and after a power cut it may be old.
+// It therefore says under which boot of the machine it was written.
 type acknowledged struct {
 	mu   sync.Mutex // guards all below; held over the write, which nobody else waits for
 	file io.WriterAt
@@ -25,24 +28,42 @@ type acknowledged struct {
 
 const (
 	acknowledgedFile    = "acknowledged"
-	acknowledgedSize    = 21
-	acknowledgedVersion = 1
+	acknowledgedSize    = 29
+	acknowledgedVersion = 2
+	earlierSize         = 21 // of version 1, which says nothing of the boot
 )
 
-func encodeAcknowledged(p base.Position) []byte {
+// noted is what the file says.
+type noted struct {
+	at   base.Position
+	boot uint64 // a hash of the boot's name; 0 in version 1
+}
+
+func bootOf(e *env.Env) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(e.Boot))
+	return h.Sum64()
+}
+
+func encodeAcknowledged(n noted) []byte {
 	b := make([]byte, 0, acknowledgedSize)
 	b = append(b, acknowledgedVersion)
-	b = binary.LittleEndian.AppendUint64(b, uint64(p.Epoch))
-	b = binary.LittleEndian.AppendUint64(b, uint64(p.Seq))
+	b = binary.LittleEndian.AppendUint64(b, uint64(n.at.Epoch))
+	b = binary.LittleEndian.AppendUint64(b, uint64(n.at.Seq))
+	b = binary.LittleEndian.AppendUint64(b, n.boot)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
-func decodeAcknowledged(b []byte) (base.Position, error) {
-	if len(b) != acknowledgedSize || b[0] != acknowledgedVersion ||
-		crc32.Checksum(b[:acknowledgedSize-4], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[acknowledgedSize-4:]) {
-		return base.Position{}, base.Errorf(base.KindCorrupt, "the file %s is damaged or of another version", acknowledgedFile)
+func decodeAcknowledged(b []byte) (n noted, err error) {
+	whole := len(b) == acknowledgedSize && b[0] == acknowledgedVersion || len(b) == earlierSize && b[0] == 1
+	if !whole || crc32.Checksum(b[:len(b)-4], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
+		return n, base.Errorf(base.KindCorrupt, "the file %s is damaged or of another version", acknowledgedFile)
 	}
-	return base.Position{Epoch: base.Epoch(binary.LittleEndian.Uint64(b[1:])), Seq: base.Seq(binary.LittleEndian.Uint64(b[9:]))}, nil
+	n.at = base.Position{Epoch: base.Epoch(binary.LittleEndian.Uint64(b[1:])), Seq: base.Seq(binary.LittleEndian.Uint64(b[9:]))}
+	if len(b) == acknowledgedSize {
+		n.boot = binary.LittleEndian.Uint64(b[17:])
+	}
+	return n, nil
 }
 
 // note remembers that what ends at p is about to be acknowledged.
@@ -59,7 +80,7 @@ func (a *acknowledged) note(r *Replica, p base.Position) error {
 		}
 		a.file = f
 	}
-	if _, err := a.file.WriteAt(encodeAcknowledged(p), 0); err != nil {
+	if _, err := a.file.WriteAt(encodeAcknowledged(noted{p, bootOf(r.env)}), 0); err != nil {
 		return fmt.Errorf("note what was acknowledged: %w", err)
 	}
 	a.at = p
@@ -80,6 +101,7 @@ func (a *acknowledged) close() error {
 type verdict struct {
 	noted   base.Position
 	any     bool
+	whole   bool // the machine has not been started anew since it was noted
 	loss    bool // the elections since may have lost acknowledged writes
 	current base.Epoch
 }
@@ -90,8 +112,9 @@ func (r *Replica) verdicts() verdict {
 	v := verdict{loss: a.Lossy, current: a.Epoch}
 	b, err := r.env.FS.ReadFile(r.options.Dir + "/" + acknowledgedFile)
 	if err == nil {
-		v.noted, err = decodeAcknowledged(b)
-		v.any = err == nil
+		var n noted
+		n, err = decodeAcknowledged(b)
+		v.noted, v.any, v.whole = n.at, err == nil, n.boot == bootOf(r.env)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.log.Warn("it is not known which of the undone writes were acknowledged", "err", err)
@@ -104,7 +127,7 @@ func (v verdict) of(p base.Position) base.Value {
 	switch {
 	case v.any && v.noted.Epoch == p.Epoch && p.Seq <= v.noted.Seq:
 		return base.IntValue(1)
-	case v.any && v.noted.Epoch == p.Epoch, !v.loss && v.current == p.Epoch+1:
+	case v.any && v.whole && v.noted.Epoch == p.Epoch, !v.loss && v.current == p.Epoch+1:
 		return base.IntValue(0)
 	}
 	return base.Value{}

@@ -338,16 +338,40 @@ func opID(n int) (id replica.OperationID) {
 	return id
 }
 
+// A note that a power cut may have made older than it was rules nothing out.
+func TestAnOldNoteRulesNothingOut(t *testing.T) {
+	for _, test := range []struct {
+		whole bool
+		seq   base.Seq
+		want  base.Value
+	}{
+		{true, 363, base.IntValue(1)}, {true, 365, base.IntValue(0)},
+		{false, 363, base.IntValue(1)}, {false, 365, base.Value{}},
+	} {
+		v := verdict{noted: base.Position{Epoch: 2, Seq: 363}, any: true, whole: test.whole, loss: true, current: 3}
+		if got := v.of(base.Position{Epoch: 2, Seq: test.seq}); got.Kind != test.want.Kind || got.Int != test.want.Int {
+			t.Errorf("seq %d, whole %v: got %v", test.seq, test.whole, got)
+		}
+	}
+}
+
 // The note of what was acknowledged is as docs/format/orphans.md says, and no
 // other bytes are taken for one.
 func TestAcknowledgedIsAsDescribed(t *testing.T) {
-	p := base.Position{Epoch: 3, Seq: 0x0102}
-	b := encodeAcknowledged(p)
-	if got := hex.EncodeToString(b); got != "0103000000000000000201000000000000c3c98a6c" {
+	n := noted{base.Position{Epoch: 3, Seq: 0x0102}, 0x0a0b}
+	b := encodeAcknowledged(n)
+	if got := hex.EncodeToString(b); got != "02030000000000000002010000000000000b0a000000000000a5aeca0b" {
 		t.Errorf("got %s", got)
 	}
-	if got, err := decodeAcknowledged(b); err != nil || got != p {
+	if got, err := decodeAcknowledged(b); err != nil || got != n {
 		t.Errorf("got %v, %v", got, err)
+	}
+	earlier, err := hex.DecodeString("0103000000000000000201000000000000c3c98a6c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := decodeAcknowledged(earlier); err != nil || got != (noted{at: n.at}) {
+		t.Errorf("of version 1: got %v, %v", got, err)
 	}
 	for i := range b {
 		bad := slices.Clone(b)

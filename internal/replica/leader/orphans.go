@@ -38,7 +38,9 @@ type Orphan struct {
 	Acknowledged base.Value
 }
 
-const orphanSchema = `PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
+// With less than EXTRA a power cut may bring the journal of a commit back, which
+// undoes it: the deletion of the journal is not on disk.
+const orphanSchema = `PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA;
 CREATE TABLE IF NOT EXISTS orphan (
 	epoch INTEGER NOT NULL, seq INTEGER NOT NULL, written_ns INTEGER NOT NULL,
 	table_name TEXT NOT NULL, operation TEXT NOT NULL, columns TEXT NOT NULL, key TEXT, old TEXT, new TEXT,
