@@ -40,7 +40,9 @@ type settings struct {
 	history string
 	profile string
 	planted string
+	aim     string
 	budget  int
+	hunts   int
 }
 
 func main() {
@@ -61,7 +63,9 @@ func main() {
 	flag.BoolVar(&s.quiet, "q", false, "print failures and the total only")
 	flag.StringVar(&s.profile, "profile", "", "a file for a profile of the processor's time")
 	flag.StringVar(&s.planted, "planted", "", "a bug to plant, or all one after the other: each must be caught (needs -tags planted)")
+	flag.StringVar(&s.aim, "scenario", "", "what to aim runs at, or none; by default the seed draws it, and a planted bug has its own")
 	flag.IntVar(&s.budget, "budget", 100, "how many runs a planted bug may take to be caught")
+	flag.IntVar(&s.hunts, "hunts", 1, "how often each planted bug is hunted, from other seeds each time")
 	testing.Init() // Virtual time comes from package testing.
 	flag.Parse()
 	inTest(func(t *testing.T) {
@@ -142,7 +146,7 @@ func parseRange(text string) (from, to uint64, err error) {
 }
 
 func (s settings) options(seed uint64) sim.Options {
-	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Lag: s.lag, Level: s.level, Format: s.format}
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Lag: s.lag, Level: s.level, Format: s.format, Scenario: s.aim}
 	if s.without != "" {
 		o.Without = strings.Split(s.without, ",")
 	}
@@ -244,11 +248,14 @@ func (s settings) reduce(t *testing.T, o sim.Options, r *sim.Result) error {
 			o, r = less, again
 		}
 	}
-	plain := ""
+	flags := ""
 	if o.Plain {
-		plain = " -plain"
+		flags = " -plain"
 	}
-	fmt.Printf("what is left of it: go run ./cmd/skeinsim -seed %d -for %v%s -without %s\n  faults that it needs: %s\n  %s\n", o.Seed, o.For, plain,
+	if o.Scenario != "" {
+		flags += " -scenario " + o.Scenario
+	}
+	fmt.Printf("what is left of it: go run ./cmd/skeinsim -seed %d -for %v%s -without %s\n  faults that it needs: %s\n  %s\n", o.Seed, o.For, flags,
 		strings.Join(o.Without, ","), strings.Join(r.Faults, " "), strings.Join(r.Failures, "\n  "))
 	return nil
 }

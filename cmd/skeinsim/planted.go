@@ -2,12 +2,17 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/skeindb/skein/internal/planted"
+	"github.com/skeindb/skein/internal/sim"
 )
+
+// betweenHunts is by how much the seeds of two hunts for a bug differ.
+const betweenHunts = 1000
 
 // hunt plants bugs and runs seeds until each is caught.
 func (s settings) hunt(t *testing.T, from uint64) error {
@@ -18,38 +23,59 @@ func (s settings) hunt(t *testing.T, from uint64) error {
 	var missed []string
 	began := processorTime()
 	for _, bug := range bugs {
-		caught, err := s.catch(t, bug, from)
-		if err != nil {
-			return err
+		var runs []int
+		for i := range s.hunts {
+			run, err := s.catch(t, bug, from+uint64(i)*betweenHunts)
+			if err != nil {
+				return err
+			}
+			if run == 0 {
+				missed = append(missed, string(bug))
+				run = s.budget + 1
+			}
+			runs = append(runs, run)
 		}
-		if !caught {
-			missed = append(missed, string(bug))
+		if len(runs) > 1 {
+			slices.Sort(runs)
+			fmt.Printf("%-20s of %d hunts: median run %d, last %d\n", bug, len(runs), runs[len(runs)/2], runs[len(runs)-1])
 		}
 	}
-	fmt.Printf("%d of %d planted bugs were caught, in %v\n", len(bugs)-len(missed), len(bugs), (processorTime() - began).Round(time.Millisecond))
+	fmt.Printf("%d of %d hunts for planted bugs caught theirs, in %v\n", s.hunts*len(bugs)-len(missed), s.hunts*len(bugs),
+		(processorTime() - began).Round(time.Millisecond))
 	if len(missed) > 0 {
 		return fmt.Errorf("not caught within %d runs: %s", s.budget, strings.Join(missed, " "))
 	}
 	return nil
 }
 
-// catch runs seeds with a bug until one goes wrong.
-func (s settings) catch(t *testing.T, bug planted.Bug, from uint64) (bool, error) {
+// catch runs seeds with a bug until one goes wrong, and returns which run that
+// was: zero for none.
+func (s settings) catch(t *testing.T, bug planted.Bug, from uint64) (int, error) {
 	var spent time.Duration
-	for i := range uint64(s.budget) {
-		o := s.options(from + i)
+	for i := range s.budget {
+		o := s.options(from + uint64(i))
 		o.Planted, o.Plain = bug, true
-		r, took, err := simulate(t, o)
+		if o.Scenario == "" {
+			o.Scenario = planted.Scenario(bug)
+		}
+		r, took, err := traced(t, o, s.trace)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		spent += took
 		if !r.Good() {
 			first, _, _ := strings.Cut(r.Failures[0], "\n")
-			fmt.Printf("%-20s caught by seed %d, run %d, after %v: %.150s\n", bug, o.Seed, i+1, spent.Round(time.Millisecond), first)
-			return true, nil
+			fmt.Printf("%-20s %-9s caught by seed %d, run %d, after %v: %.150s\n", bug, aimOf(o), o.Seed, i+1, spent.Round(time.Millisecond), first)
+			return i + 1, nil
 		}
 	}
 	fmt.Printf("%-20s NOT CAUGHT by %d runs, in %v\n", bug, s.budget, spent.Round(time.Millisecond))
-	return false, nil
+	return 0, nil
+}
+
+func aimOf(o sim.Options) string {
+	if o.Scenario == "" {
+		return "any"
+	}
+	return o.Scenario
 }

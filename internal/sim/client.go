@@ -20,6 +20,7 @@ type client struct {
 	number   int
 	renames  int
 	random   *rand.Rand
+	habit    habit
 	slot     *slot
 	life     *life // whose session it is
 	session  session.Session
@@ -43,7 +44,7 @@ const (
 )
 
 func (w *world) newClient(number int) *client {
-	return &client{world: w, database: w.databases[number%len(w.databases)], number: number, random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
+	return &client{world: w, database: w.databases[number%len(w.databases)], number: number, habit: w.plan.habit(number), random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
 }
 
 func (c *client) name() string {
@@ -57,8 +58,11 @@ func (c *client) name() string {
 func (c *client) work(ctx context.Context) {
 	defer c.leave()
 	p := c.world.plan
+	if c.habit.aimed {
+		c.pause(ctx, c.spread(time.Second)) // There are many: they do not all begin at one instant.
+	}
 	for ctx.Err() == nil {
-		for end := c.world.instants.since() + c.spread(p.burst); c.world.instants.since() < end && ctx.Err() == nil; {
+		for end := c.world.instants.since() + c.spread(p.burst); (c.world.instants.since() < end || c.drilled()) && ctx.Err() == nil; {
 			c.once(ctx)
 			c.pause(ctx, c.spread(c.think()))
 		}
@@ -68,7 +72,7 @@ func (c *client) work(ctx context.Context) {
 
 // rest is a quiet time, which a fault may end.
 func (c *client) rest(ctx context.Context, d time.Duration) {
-	curious := c.random.IntN(3) == 0 || c.database.lossy()
+	curious := c.random.IntN(3) == 0 || c.habit.aimed || c.database.lossy()
 	t := time.NewTimer(c.world.instants.wait(d))
 	defer t.Stop()
 	select {
@@ -119,7 +123,7 @@ func (c *client) leave() {
 
 // connect sees to a session with a node that runs.
 func (c *client) connect(ctx context.Context) bool {
-	if c.session != nil && !c.lost() && c.random.IntN(c.world.stays()) != 0 {
+	if c.session != nil && !c.lost() && c.suits(c.slot) && c.random.IntN(c.world.stays()) != 0 {
 		return true
 	}
 	c.leave()
@@ -132,7 +136,7 @@ func (c *client) connect(ctx context.Context) bool {
 		return false
 	}
 	c.life, c.slot, c.session = l, l.slot, s
-	c.level = pick(c.random, levels...)
+	c.level = pick(c.random, c.levels()...)
 	if level := c.world.options.Level; level != "" {
 		c.level = level
 	}
@@ -145,7 +149,7 @@ func (c *client) connect(ctx context.Context) bool {
 		err = s.Set("skein.read", c.level)
 	}
 	if err == nil {
-		err = s.Set("skein.statement_timeout", "20s")
+		err = s.Set("skein.statement_timeout", c.timeout())
 	}
 	if err != nil {
 		c.world.fail("%s: open a session: %v", c.name(), err)
@@ -179,7 +183,7 @@ func (c *client) lost() bool {
 }
 
 func (c *client) choose() *life {
-	up := c.world.up()
+	up := slices.DeleteFunc(c.world.up(), func(l *life) bool { return !c.suits(l.slot) })
 	if len(up) == 0 {
 		return nil
 	}
@@ -216,7 +220,7 @@ func (c *client) listKey() string {
 }
 
 func (c *client) registerKey() string {
-	return fmt.Sprintf("r%d.%d", c.window(2*time.Minute), c.random.IntN(3))
+	return fmt.Sprintf("r%d.%d", c.window(c.world.plan.register), c.random.IntN(3))
 }
 
 func (c *client) next() int64 {
@@ -255,6 +259,10 @@ func (c *client) once(ctx context.Context) {
 		return
 	}
 	switch n := c.random.IntN(100); {
+	case c.habit.stays && n < 50:
+		c.perform(false, c.get(c.registerKey()))
+	case c.habit.stays:
+		c.perform(false, c.read(c.listKey()))
 	case n < 40:
 		c.perform(false, c.append(c.listKey()))
 	case n < 55:
@@ -304,6 +312,7 @@ func (c *client) perform(transaction bool, steps ...step) {
 			c.record(id, r)
 			return
 		}
+		done <- r // Its node died just then, and nobody was told.
 	case <-c.life.died:
 	case <-limit.C:
 		w.trace.add("op %d of %s has not ended within %v", id, c.name(), patience)
@@ -335,6 +344,10 @@ func (c *client) record(id int, r reply) {
 	switch history.Ops[id].Outcome {
 	case base.Done:
 		w.counts.Done++
+		if history.Ops[id].Writes() {
+			close(w.told)
+			w.told = make(chan struct{})
+		}
 	case base.NotDone:
 		w.counts.Failed++
 	default:

@@ -75,14 +75,7 @@ func newNemesis(w *world) *nemesis {
 func (n *nemesis) rage(until time.Duration) {
 	next := n.later()
 	for now := n.instants.since(); now < until; now = n.instants.since() {
-		wake := min(next, until, now+mendEvery)
-		for _, u := range n.due {
-			wake = min(wake, u.at)
-		}
-		n.instants.sleep(wake - now)
-		n.undoDue(n.instants.since())
-		n.mend()
-		n.lag()
+		n.pass(min(next, until) - now)
 		if n.instants.since() >= next {
 			n.strike()
 			next = n.later()
@@ -90,6 +83,21 @@ func (n *nemesis) rage(until time.Duration) {
 	}
 	n.undoDue(until + time.Hour)
 	n.endLag()
+}
+
+// pass lets time go by, and undoes what is due meanwhile.
+func (n *nemesis) pass(d time.Duration) {
+	end := n.instants.since() + d
+	for now := n.instants.since(); now < end; now = n.instants.since() {
+		wake := min(end, now+mendEvery)
+		for _, u := range n.due {
+			wake = min(wake, u.at)
+		}
+		n.instants.sleep(wake - now)
+		n.undoDue(n.instants.since())
+		n.mend()
+		n.lag()
+	}
 }
 
 func (n *nemesis) later() time.Duration {
@@ -120,17 +128,19 @@ func (n *nemesis) strike() {
 	outer := n.random
 	n.random = rand.New(rand.NewPCG(outer.Uint64(), 1))
 	defer func() { n.random = outer }()
-	f := faults[choice]
-	if !slices.Contains(n.plan.faults, f.name) {
+	f, aimed := faults[choice], n.drills()
+	if !aimed && !slices.Contains(n.plan.faults, f.name) {
 		return
-	}
-	n.wakeClients()
-	if undo := f.begin(n); undo != nil {
-		n.due = append(n.due, undoing{n.instants.since() + lasts, f.name, undo})
 	}
 	n.mu.Lock()
 	n.counts.Faults++
 	n.mu.Unlock()
+	n.wakeClients()
+	if aimed {
+		n.drill()
+	} else if undo := f.begin(n); undo != nil {
+		n.due = append(n.due, undoing{n.instants.since() + lasts, f.name, undo})
+	}
 }
 
 // database is the one that is struck.

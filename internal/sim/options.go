@@ -35,6 +35,10 @@ type Options struct {
 	// Format of every database's log, also in plain runs. Empty: each draws its own,
 	// and an alteration may change it; in plain runs it is row.
 	Format string
+	// Scenario is what the run is aimed at; NoScenario for nothing, "" for what
+	// the seed draws, which for plain runs is nothing. Otherwise a run with a
+	// scenario is as plain ones are.
+	Scenario string
 	// Planted is a bug that the run has, in a program that can have some.
 	Planted planted.Bug
 	// Trace gets every event as a line of text; nil: nothing does.
@@ -67,8 +71,11 @@ func (o *Options) validate() error {
 	if o.Planted != "" && !planted.Possible {
 		return base.Errorf(base.KindUnsupported, "simulator: this program can have no bug planted: build it with -tags planted")
 	}
+	if o.Scenario != "" && o.Scenario != NoScenario && scenarioNamed(o.Scenario) == nil {
+		return base.Errorf(base.KindInvalid, "simulator: no scenario is called %q", o.Scenario)
+	}
 	for _, name := range o.Without {
-		if !slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) {
+		if scenarioNamed(name) == nil && !slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) {
 			return base.Errorf(base.KindInvalid, "simulator: no fault is called %q", name)
 		}
 	}
@@ -92,6 +99,8 @@ type plan struct {
 	quiet     time.Duration // between two bursts
 	every     time.Duration // a fault, on average
 	faults    []string
+	scenario  *scenario     // that the run is aimed at; nil: none
+	register  time.Duration // how long clients use the same registers
 }
 
 // stream is one of a seed's sources of chance: what one draws does not move
@@ -120,7 +129,7 @@ func draw(o Options) plan {
 		sync: between(r, 50*time.Microsecond, 10*time.Millisecond), drift: pick(r, 0, 1e-5, 2e-4, 5e-3),
 		clients: 1 + r.IntN(5), think: between(r, 20*time.Millisecond, 3*time.Second),
 		burst: between(r, 2*time.Second, 15*time.Second), quiet: between(r, 20*time.Second, 4*time.Minute),
-		every: between(r, 4*time.Second, time.Minute),
+		every: between(r, 4*time.Second, time.Minute), register: 2 * time.Minute,
 	}
 	p.tick = p.lease / 15 // as the defaults are to each other
 	policy := base.DefaultPolicy()
@@ -130,12 +139,16 @@ func draw(o Options) plan {
 		policy.RetentionBytes = 64 << 10
 	}
 	p.databases = []databasePlan{{name: "main", policy: policy}}
+	p.aim(stream(o.Seed, "aim"), drawScenario(o))
 	for _, f := range faults {
 		if r.IntN(100) < f.chance && p.nodes >= f.nodes {
 			p.faults = append(p.faults, f.name)
 		}
 	}
-	if o.Plain {
+	if p.scenario != nil {
+		p.faults = append(p.faults, p.scenario.name)
+	}
+	if o.Plain || p.scenario != nil {
 		p.drop(movements...)
 	} else {
 		p.drawMore(stream(o.Seed, "databases"))
@@ -154,7 +167,11 @@ func (p plan) String() string {
 	for _, d := range p.databases {
 		databases = append(databases, d.String())
 	}
-	return fmt.Sprintf("%d nodes, lease %v, %s; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
+	aimed := ""
+	if p.scenario != nil {
+		aimed = "scenario " + p.scenario.name + ", "
+	}
+	return aimed + fmt.Sprintf("%d nodes, lease %v, %s; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
 		p.nodes, p.lease, strings.Join(databases, ", "), p.delay, p.jitter, p.sync, p.drift,
 		p.clients, p.think, p.burst, p.quiet, p.every, strings.Join(p.faults, " "))
 }

@@ -3,11 +3,13 @@ package sim_test
 import (
 	"bufio"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/sim"
 )
 
@@ -21,13 +23,14 @@ func expectGood(t *testing.T, r *sim.Result) {
 
 // TestSameSeedSameStory is what makes a failure worth having. A run that the
 // machine has held up for more than 10 ms may go another way, as the runtime then
-// lets another goroutine go first: that is allowed to happen, once in a while.
+// lets another goroutine go first: that is allowed to happen, once in a while. Runs
+// with a scenario, whose clients are many, are left out: most of them do.
 func TestSameSeedSameStory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the SQL engine takes more than 10 ms a step under the race detector")
 	}
 	for seed := range uint64(3) {
-		o := sim.Options{Seed: 100 + seed, For: 2 * time.Minute}
+		o := sim.Options{Seed: 100 + seed, For: 2 * time.Minute, Scenario: sim.NoScenario}
 		last := sim.Run(t, o)
 		expectGood(t, last)
 		if last.Counts.Done == 0 || last.Counts.Elections == 0 {
@@ -54,6 +57,31 @@ func TestSomeSeeds(t *testing.T) {
 	}
 	for seed := range seeds {
 		expectGood(t, sim.Run(t, sim.Options{Seed: 1000 + seed, For: 3 * time.Minute}))
+	}
+}
+
+// TestScenarios runs one seed of each scenario that a planted bug names.
+func TestScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the SQL engine is slow under the race detector")
+	}
+	tried := make(map[string]bool)
+	for _, bug := range slices.Concat(planted.All, planted.Elusive) {
+		name := planted.Scenario(bug)
+		if name == "" || tried[name] {
+			continue
+		}
+		tried[name] = true
+		t.Run(name, func(t *testing.T) {
+			r := sim.Run(t, sim.Options{Seed: 1, For: time.Minute, Scenario: name})
+			expectGood(t, r)
+			if !slices.Contains(r.Faults, name) || r.Counts.Done == 0 {
+				t.Errorf("no drill or nobody who works: faults %v, %+v", r.Faults, r.Counts)
+			}
+		})
+	}
+	if len(tried) != 5 {
+		t.Errorf("%d scenarios are named by planted bugs, want all five", len(tried))
 	}
 }
 

@@ -36,6 +36,8 @@ type world struct {
 	mu       sync.Mutex // guards what follows, and each slot's life
 	failures []string
 	trouble  chan struct{} // closed at the next fault
+	told     chan struct{} // closed when the next client is told that its write is done
+	focus    focus
 	counts   Counts
 }
 
@@ -100,7 +102,7 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func newWorld(o Options) *world {
-	w := &world{options: o, plan: draw(o), instants: newInstants(), trouble: make(chan struct{})}
+	w := &world{options: o, plan: draw(o), instants: newInstants(), trouble: make(chan struct{}), told: make(chan struct{})}
 	w.trace = newTrace(w.instants.since, o.Trace)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.net = mem.NewNetwork(&env.Env{

@@ -313,17 +313,17 @@ func (f *following) acknowledge(ctx context.Context) error {
 		}
 		a := leadership.Ack{Epoch: f.epoch, Received: base.Seq(f.received.Load())}
 		a.Stamp, a.Lease = f.granted.get()
-		if f.replica.changes.Flushed() < a.Received {
-			if _, err := f.replica.changes.Sync(); err != nil {
-				return fmt.Errorf("%w: %w", errFlush, err)
-			}
-			wake(f.applyMore)
-		}
 		if planted.Is(planted.AckUnflushed) {
 			early := leadership.Ack{Epoch: a.Epoch, Received: a.Received, Flushed: a.Received, Applied: a.Received, Stamp: a.Stamp, Lease: a.Lease}
 			if err := f.stream.Send(stream.AppendAck(nil, early)); err != nil {
 				return err
 			}
+		}
+		if f.replica.changes.Flushed() < a.Received {
+			if _, err := f.replica.changes.Sync(); err != nil {
+				return fmt.Errorf("%w: %w", errFlush, err)
+			}
+			wake(f.applyMore)
 		}
 		a.Flushed, a.Applied = f.replica.changes.Flushed(), base.Seq(f.replica.applied.Load())
 		if a.Stamp == 0 && a.Flushed == 0 {
