@@ -107,16 +107,17 @@ type Conn struct {
 	interrupt context.Context
 	broken    error // set by a panic of the engine; the connection is only closed then
 
-	transactions  int          // how many BeginImmediate has started
-	epoch         int          // counts the changes of the schema that this connection has made or undone
-	schemaChanged bool         // the open transaction holds a schema change
-	onSchema      func()       // called after a schema change has been committed
-	onClose       func()       // called when the connection has been closed
-	onFrames      func(int64)  // called with the frames of the -wal after ApplyPages
-	walFile       *walFile     // nil until it is needed
-	earlier       earlier      // for pages as they were
-	failed        *atomic.Bool // of its Database: set when the disk has failed
-	damaged       func(error)  // of its Database: told of damage to the file; nil: nobody
+	transactions  int                      // how many BeginImmediate has started
+	epoch         int                      // counts the changes of the schema that this connection has made or undone
+	schemaChanged bool                     // the open transaction holds a schema change
+	emit          func([]base.Value) error // answers EmitFunction; nil: nothing does
+	onSchema      func()                   // called after a schema change has been committed
+	onClose       func()                   // called when the connection has been closed
+	onFrames      func(int64)              // called with the frames of the -wal after ApplyPages
+	walFile       *walFile                 // nil until it is needed
+	earlier       earlier                  // for pages as they were
+	failed        *atomic.Bool             // of its Database: set when the disk has failed
+	damaged       func(error)              // of its Database: told of damage to the file; nil: nobody
 
 	outside     *Outside // what the running statement sees of it, after FixOutside
 	totalBefore int64    // TotalChanges when it began
@@ -189,6 +190,9 @@ func (c *Conn) configure(o ConnOptions) error {
 				return err
 			}
 		}
+	}
+	if err := c.registerEmit(); err != nil {
+		return err
 	}
 	if err := c.switches(o); err != nil {
 		return err

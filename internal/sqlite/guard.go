@@ -90,7 +90,7 @@ func reserved(name string) *base.Error {
 // checkRead also refuses the virtual tables that show raw pages or the
 // statements of other sessions.
 func checkRead(a action) *base.Error {
-	if isOwn(a.third) {
+	if isOwn(a.third) && !strings.EqualFold(a.third, ChangesTable) {
 		return reserved(a.third)
 	}
 	switch strings.ToLower(a.third) {
