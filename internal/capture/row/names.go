@@ -32,6 +32,8 @@ type Columns struct {
 	// Key lists the columns of the primary key; it is empty when rows are
 	// named by a rowid that is no column.
 	Key []string
+	// RowName is Key, or the name of the rowid where Key is empty.
+	RowName []string
 
 	values     []int // which value of a change a column is; -1: the rowid
 	definition rowformat.Table
@@ -97,6 +99,19 @@ func (n *Names) Declared(table string) (rowid string, columns []string, err erro
 	return ColumnNames(n.conn, table)
 }
 
+// Named returns the columns of the table of a name; nil when none is known.
+func (n *Names) Named(name string) (*Columns, error) {
+	c, known := n.tables[name]
+	if !known {
+		var err error
+		if c, err = readColumns(n.conn, name); err != nil {
+			return nil, err
+		}
+		n.tables[name] = c
+	}
+	return c, nil
+}
+
 func readColumns(conn *sqlite.Conn, name string) (*Columns, error) {
 	t, err := readTable(conn, name, "")
 	if err != nil || t == nil {
@@ -106,7 +121,7 @@ func readColumns(conn *sqlite.Conn, name string) (*Columns, error) {
 }
 
 func columnsOf(conn *sqlite.Conn, t *table) (*Columns, error) {
-	c := &Columns{RowID: t.alias, definition: t.definition()}
+	c := &Columns{RowID: t.alias, RowName: t.keyNames(), definition: t.definition()}
 	at := make(map[int]int, len(t.columns)) // hook number to value
 	for i, column := range t.columns {
 		at[column.hook] = i
