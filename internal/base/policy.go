@@ -129,7 +129,7 @@ const (
 )
 
 // LogFormats are those that can be chosen in this version.
-var LogFormats = []string{FormatRow, FormatStatement, FormatWAL}
+var LogFormats = []string{FormatRow, FormatStatement, FormatWAL, FormatTrigger}
 
 func checkLogFormat(name string) error {
 	if slices.Contains(LogFormats, name) {

@@ -29,6 +29,8 @@ const (
 	Schema Op = "schema"
 	// Heartbeat tells only how far the stream has come.
 	Heartbeat Op = "heartbeat"
+	// Message is what a trigger has sent that is no row.
+	Message Op = "m"
 )
 
 // Event is one change of a row, or one of the other operations.
@@ -40,6 +42,9 @@ type Event struct {
 	// Before and After are whole rows, but for generated columns.
 	Before, After Row
 	SQL           string // of Schema
+	// Message is the operation of a Message, in its sender's words; what it says
+	// is in After.
+	Message string
 
 	// Position of the change; of a snapshot's rows and of a heartbeat, how far
 	// the stream has come.
@@ -70,6 +75,10 @@ type Request struct {
 	Now  bool
 	// Tables limits the stream to some; nil is all. Case does not matter.
 	Tables []string
+	// Chosen asks for what triggers have sent instead of all row changes: rows
+	// have the columns that were chosen, and no Before. It is what a partial
+	// replica is made from, and begins with a snapshot of what is chosen.
+	Chosen bool
 	// Name says who reads, in status and metrics.
 	Name string
 }

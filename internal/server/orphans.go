@@ -129,7 +129,9 @@ func replayOrphan(ctx context.Context, n *node.Node, database string, o leader.O
 	}
 	defer s.Close()
 	if o.Operation != "schema" {
-		triggers, err := queryCount(ctx, s, "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE", base.TextValue(o.Table))
+		// Those that say what is sent to partial replicas must run, and change nothing.
+		triggers, err := queryCount(ctx, s, `SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+			AND name NOT LIKE 'skein\_log\_%' ESCAPE '\'`, base.TextValue(o.Table))
 		if err != nil {
 			return "", err
 		}

@@ -100,6 +100,8 @@ func (a *applier) newKind(e *entry.Entry) (kindApplier, error) {
 	switch e.Kind {
 	case entry.Row:
 		return rowApplier{applier: a}, nil
+	case entry.Trigger:
+		return triggerApplier{applier: a}, nil
 	case entry.EpochStart, entry.Format:
 		return marker{applier: a}, nil
 	case entry.Statement:

@@ -54,6 +54,9 @@ type feed struct {
 // begin finds the place to begin at, and sends the initial snapshot if one is
 // asked for.
 func (f *feed) begin(ctx context.Context) error {
+	if err := f.checkChosen(); err != nil {
+		return err
+	}
 	from := f.request.From
 	if from != (changefeed.Offset{}) && from.Database != f.replica.options.Database {
 		return base.Errorf(base.KindHistoryLost, "the offset is of another database, which had this name or another").
@@ -198,18 +201,21 @@ func (f *feed) awaitSafe(ctx context.Context, p base.Position) error {
 
 // entry sends the changes of one entry that were not sent yet.
 func (f *feed) entry(ctx context.Context, e *entry.Entry) error {
+	if err := f.checkEntry(e); err != nil {
+		return err
+	}
 	if err := f.awaitNames(ctx, e); err != nil {
 		return err
 	}
 	sent := f.at.Position.Seq
 	order, tables := 0, make(map[string]int)
 	err := f.namer.read(ctx, e, func(c change) error {
-		op, row := operationOf(c.op)
+		op, row := f.operationOf(&c)
 		if op == "" {
 			return nil
 		}
 		out := &changefeed.Event{
-			Op: op, Table: c.table, SQL: c.sql, Key: c.key, Before: c.before, After: c.after,
+			Op: op, Table: c.table, SQL: c.sql, Message: c.message, Key: c.key, Before: c.before, After: c.after,
 			Position: base.Position{Epoch: e.Epoch, Seq: c.seq}, Time: e.Time, First: e.First,
 		}
 		if row {
@@ -249,6 +255,19 @@ func (f *feed) awaitNames(ctx context.Context, e *entry.Entry) error {
 		return err
 	}
 	return f.replica.executed.wait(ctx, e.Last())
+}
+
+// operationOf is what a change is in this stream, and whether it belongs to a
+// table.
+func (f *feed) operationOf(c *change) (op changefeed.Op, row bool) {
+	if f.request.Chosen {
+		op = chosenOp(c)
+		return op, op != changefeed.Schema
+	}
+	if c.message != "" {
+		return changefeed.Message, true
+	}
+	return operationOf(c.op)
 }
 
 // operationOf is what a recorded change is to a consumer, and whether it is

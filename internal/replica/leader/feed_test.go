@@ -297,6 +297,7 @@ func TestFeedGoesOnThroughFailovers(t *testing.T) {
 				n++
 				c.write("insert into t values (?1)", n)
 			}
+			c.level() // So that the one that is named is elected, and not the one that reads.
 			old := c.record().Leader
 			c.kill(old)
 			c.elect(next, 3)

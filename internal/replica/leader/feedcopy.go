@@ -56,32 +56,26 @@ func (f *feed) sendRows(ctx context.Context, path string, at base.Position) erro
 	}
 	defer conn.Close()
 	conn.SetGuard(sqlite.GuardOwn)
-	tables, _, err := schemaAt(conn, at.Seq)
-	if err != nil {
-		return err
-	}
 	var held *changefeed.Event
 	var n int64
-	for _, table := range sorted(tables) {
-		if !f.request.Wants(table) {
-			continue
+	send := func(next *changefeed.Event) error {
+		n++
+		next.Op, next.Position, next.Row = changefeed.Read, at, n
+		next.Offset = changefeed.Offset{Database: f.at.Database, Entry: 1, Snapshot: true}
+		last := held
+		held = next
+		if last == nil {
+			return context.Cause(ctx)
 		}
-		err := row.ReadRows(conn, table, func(c *row.Columns, rowid int64, values []base.Value) error {
-			n++
-			next := &changefeed.Event{
-				Op: changefeed.Read, Table: table, Key: snapshotKey(c, rowid, values), After: rowOf(c.Names, values),
-				Position: at, Row: n, Offset: changefeed.Offset{Database: f.at.Database, Entry: 1, Snapshot: true},
-			}
-			send := held
-			held = next
-			if send == nil {
-				return context.Cause(ctx)
-			}
-			return errors.Join(f.sink.Send(send), context.Cause(ctx))
-		})
-		if err != nil {
-			return fmt.Errorf("snapshot of table %q: %w", table, err)
-		}
+		return errors.Join(f.sink.Send(last), context.Cause(ctx))
+	}
+	if f.request.Chosen {
+		err = f.sendChosen(ctx, conn, send)
+	} else {
+		err = f.sendTables(conn, at, send)
+	}
+	if err != nil {
+		return err
 	}
 	if held != nil {
 		held.Last, held.Offset = true, f.at
@@ -95,6 +89,26 @@ func (f *feed) sendRows(ctx context.Context, path string, at base.Position) erro
 		return err
 	}
 	return f.sink.Flush()
+}
+
+// sendTables sends every row.
+func (f *feed) sendTables(conn *sqlite.Conn, at base.Position, send func(*changefeed.Event) error) error {
+	tables, _, err := schemaAt(conn, at.Seq)
+	if err != nil {
+		return err
+	}
+	for _, table := range sorted(tables) {
+		if !f.request.Wants(table) {
+			continue
+		}
+		err := row.ReadRows(conn, table, func(c *row.Columns, rowid int64, values []base.Value) error {
+			return send(&changefeed.Event{Table: table, Key: snapshotKey(c, rowid, values), After: rowOf(c.Names, values)})
+		})
+		if err != nil {
+			return fmt.Errorf("snapshot of table %q: %w", table, err)
+		}
+	}
+	return nil
 }
 
 func snapshotKey(c *row.Columns, rowid int64, values []base.Value) changefeed.Row {

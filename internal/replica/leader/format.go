@@ -43,10 +43,13 @@ func (w *writer) adoptFormat() error {
 	}
 	w.replica.log.Info("the log's format is another", "from", w.format, "to", name, "position", w.end)
 	w.format = name
-	if err := w.replaceConn(); err != nil || name != base.FormatWAL {
+	if err := w.replaceConn(); err != nil {
 		return err
 	}
-	return w.beginPages()
+	if name == base.FormatWAL {
+		return w.beginPages()
+	}
+	return w.setUpFormat()
 }
 
 // renew opens another connection where the format asks for one.

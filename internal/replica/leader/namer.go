@@ -60,7 +60,7 @@ var errNoRows = base.Errorf(base.KindTrimmed, "the rows that the entry has chang
 // body returns the row body of an entry.
 func (n *namer) body(ctx context.Context, e *entry.Entry) ([]byte, error) {
 	switch e.Kind {
-	case entry.Row, entry.Statement, entry.WAL:
+	case entry.Row, entry.Statement, entry.WAL, entry.Trigger:
 	default:
 		return nil, base.Errorf(base.KindUnsupported, "entry %v is of kind %v, which this version can't read", e.Position(), e.Kind)
 	}
@@ -79,6 +79,10 @@ type change struct {
 	key, before, after changefeed.Row
 	// unnamed says that the columns' names are not known.
 	unnamed bool
+
+	newKey  changefeed.Row // names the row after the change
+	sent    string         // insert, update or delete: what triggers have sent
+	message string         // the operation of a message
 }
 
 // read shows each the changes of an entry.
@@ -93,17 +97,36 @@ func (n *namer) read(ctx context.Context, e *entry.Entry, each func(c change) er
 	if err != nil {
 		return err
 	}
+	sent, err := sentBy(e)
+	if err != nil {
+		return err
+	}
 	if n.at != e.First-1 || n.stale || !n.known && e.First > n.from {
 		if err := n.load(ctx, e.First-1); err != nil {
 			return err
 		}
 	}
 	seq := e.First
+	var rows []change // what was sent refers to them
 	for c, err := range row.Describe(body) {
 		if err != nil {
 			return err
 		}
 		out, err := n.change(ctx, e, &c)
+		if err != nil {
+			return err
+		}
+		out.seq = seq
+		if err := each(out); err != nil {
+			return err
+		}
+		seq++
+		if len(sent) > 0 {
+			rows = append(rows, out)
+		}
+	}
+	for i := range sent {
+		out, err := n.sent(e, &sent[i], rows)
 		if err != nil {
 			return err
 		}
@@ -152,7 +175,7 @@ func (n *namer) change(ctx context.Context, e *entry.Entry, c *row.Change) (chan
 	old := c.Key
 	out.before = rowOf(columns.Names, columns.Values(rowidOf(old), c.Old))
 	out.after = rowOf(columns.Names, columns.Values(c.NewRowID, c.New))
-	out.key = keyOf(columns, c.Key)
+	out.key, out.newKey = keyOf(columns, c.Key), keyAfter(columns, c, out.after)
 	return out, nil
 }
 

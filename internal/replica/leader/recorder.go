@@ -58,6 +58,8 @@ func openRecorder(e *env.Env, format string, conn *sqlite.Conn) (recorder, error
 		return newStatementRecorder(e, conn)
 	case base.FormatWAL:
 		return newPageRecorder(conn)
+	case base.FormatTrigger:
+		return newTriggerRecorder(conn)
 	}
 	return nil, base.Errorf(base.KindUnsupported, "log format %q is not available in this version", format)
 }

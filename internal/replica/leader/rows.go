@@ -113,7 +113,7 @@ func rowless(e *entry.Entry) bool {
 // holdsRows says that an entry's rows are in itself.
 func holdsRows(e *entry.Entry) bool {
 	if e.Kind != entry.Statement {
-		return e.Kind == entry.Row
+		return e.Kind == entry.Row || e.Kind == entry.Trigger
 	}
 	b, err := statementformat.Decode(e.Body)
 	return err == nil && b.Rows != nil
@@ -137,6 +137,9 @@ func rowsOf(conn *sqlite.Conn, e *entry.Entry) (body []byte, found bool, err err
 	switch e.Kind {
 	case entry.Row:
 		return e.Body, true, nil
+	case entry.Trigger:
+		body, err = triggerRows(e)
+		return body, err == nil, err
 	case entry.EpochStart, entry.Format:
 		return nil, false, nil
 	}

@@ -258,6 +258,10 @@ func describeEntry(e *entry.Entry, out *LogEntry) error {
 			}
 			out.Statements = append(out.Statements, shown)
 		}
+	case entry.Trigger:
+		note, err := describeSent(e)
+		out.Note = note
+		return err
 	}
 	return nil
 }

@@ -131,7 +131,10 @@ func (w *writer) run(ctx context.Context) error {
 			err = fatalOnly(w.settle())
 			j.quiet()
 		default:
-			err = fatalOnly(w.settle())
+			if err = w.settle(); err == nil {
+				err = w.adoptFormat()
+			}
+			err = fatalOnly(err)
 		}
 		if err == nil {
 			err = w.flushIdle()
