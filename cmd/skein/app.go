@@ -110,7 +110,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add("run", a.devCommand(), a.serveCommand(), a.certCommand())
-	add("use", a.sqlCommand(), a.dbCommand(), a.snapshotCommand(), a.cdcCommand())
+	add("use", a.sqlCommand(), a.dbCommand(), a.snapshotCommand(), a.cdcCommand(), a.followCommand())
 	add("manage", a.statusCommand(), a.nodeCommand(), a.userCommand(), a.switchoverCommand(), a.failoverCommand(), a.orphansCommand(), a.logCommand())
 	root.AddCommand(a.versionCommand())
 	return root

@@ -47,6 +47,7 @@ func (a *app) cdcCommand() *cobra.Command {
 	flags.StringVar(&f.file, "offset-file", "", "read the offset from this file, if it is there, and keep it in it")
 	flags.BoolVar(&f.query.Now, "now", false, "begin with the first change from now on, without the rows that are there")
 	flags.StringArrayVar(&f.query.Tables, "table", nil, "only this table; may be given several times")
+	flags.BoolVar(&f.query.Chosen, "chosen", false, "only what triggers have chosen (log format trigger)")
 	flags.StringVar(&f.query.Consumer, "consumer", "", "name of this consumer in skein status and metrics")
 	flags.DurationVar(&f.query.Heartbeat, "heartbeat", 5*time.Second, "how often a node tells that it is alive")
 	flags.IntVar(&f.limit, "limit", 0, "end after so many events (0: never)")
@@ -60,10 +61,11 @@ const (
 
 var (
 	errTailDone   = errors.New("as many events as asked")
+	errTailAnew   = errors.New("from another place")
 	errTailSilent = base.Errorf(base.KindUnavailable, "the node has sent nothing for three heartbeats")
 )
 
-// tail follows a stream, from node to node, until it can't go on anywhere.
+// tail prints a stream until it can't go on anywhere.
 func (a *app) tail(ctx context.Context, database string, f *tailFlags) error {
 	if f.file != "" && f.query.Offset == "" {
 		kept, err := os.ReadFile(f.file)
@@ -72,25 +74,58 @@ func (a *app) tail(ctx context.Context, database string, f *tailFlags) error {
 		}
 		f.query.Offset = strings.TrimSpace(string(kept))
 	}
+	printed := 0
+	return a.stream(ctx, database, &f.query, nil, func(c httpapi.Change) error {
+		if c.Op != "heartbeat" {
+			if err := a.printChange(c); err != nil {
+				return err
+			}
+			printed++
+		}
+		f.query.Offset, f.query.Now = c.Offset, false
+		if err := keepOffset(f.file, c.Offset); err != nil {
+			return err
+		}
+		if f.limit > 0 && printed >= f.limit {
+			return errTailDone
+		}
+		return nil
+	})
+}
+
+// stream shows each the events of a stream, from node to node, until it can't
+// go on anywhere or each returns errTailDone. Before is called for every
+// connection, and may say in the query from where it goes on.
+func (a *app) stream(ctx context.Context, database string, q *adminclient.ChangesQuery, before func(*adminclient.Client) error, each func(httpapi.Change) error) error {
 	urls := a.urls()
 	user, password := a.credentials()
-	printed, pause := 0, tailPause
+	pause := tailPause
 	for attempt := 0; ; attempt++ {
 		turn := attempt % len(urls)
 		client, err := adminclient.New(adminclient.Options{URLs: append(append([]string(nil), urls[turn:]...), urls[:turn]...), User: user, Password: password})
 		if err != nil {
 			return err
 		}
-		before := printed
-		err = a.tailOnce(ctx, client, database, f, &printed)
+		moved := false
+		if before != nil {
+			err = before(client)
+		}
+		if err == nil {
+			err = a.streamOnce(ctx, client, database, *q, func(c httpapi.Change) error {
+				moved = moved || c.Op != "heartbeat"
+				return each(c)
+			})
+		}
 		client.Close()
 		switch {
 		case errors.Is(err, errTailDone), ctx.Err() != nil:
 			return nil
+		case errors.Is(err, errTailAnew):
+			continue
 		case !passes(err):
 			return err
 		}
-		if printed > before {
+		if moved {
 			pause = tailPause
 		}
 		fmt.Fprintf(a.err, "%s; going on in %v\n", err, pause)
@@ -110,11 +145,11 @@ func passes(err error) bool {
 	return false
 }
 
-// tailOnce reads one connection's events.
-func (a *app) tailOnce(ctx context.Context, client *adminclient.Client, database string, f *tailFlags, printed *int) error {
+// streamOnce reads one connection's events.
+func (a *app) streamOnce(ctx context.Context, client *adminclient.Client, database string, q adminclient.ChangesQuery, each func(httpapi.Change) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := a.env.Clock.NewTimer(3*f.query.Heartbeat + 5*time.Second)
+	silence := a.env.Clock.NewTimer(3*q.Heartbeat + 5*time.Second)
 	defer silence.Stop()
 	done := make(chan struct{})
 	defer close(done)
@@ -125,22 +160,9 @@ func (a *app) tailOnce(ctx context.Context, client *adminclient.Client, database
 		case <-done:
 		}
 	}()
-	err := client.Changes(ctx, database, f.query, func(c httpapi.Change) error {
-		silence.Reset(3*f.query.Heartbeat + 5*time.Second)
-		if c.Op != "heartbeat" {
-			if err := a.printChange(c); err != nil {
-				return err
-			}
-			*printed++
-		}
-		f.query.Offset, f.query.Now = c.Offset, false
-		if err := keepOffset(f.file, c.Offset); err != nil {
-			return err
-		}
-		if f.limit > 0 && *printed >= f.limit {
-			return errTailDone
-		}
-		return nil
+	err := client.Changes(ctx, database, q, func(c httpapi.Change) error {
+		silence.Reset(3*q.Heartbeat + 5*time.Second)
+		return each(c)
 	})
 	if errors.Is(context.Cause(ctx), errTailSilent) {
 		return errTailSilent
@@ -175,6 +197,9 @@ func (a *app) printChange(c httpapi.Change) error {
 	text := strings.TrimSpace(c.DDL)
 	if c.Op != "schema" {
 		text = c.Op + " " + c.Source.Table + "  " + rowText(c.Key)
+		if c.Message != "" {
+			text = c.Op + " " + c.Message + " " + c.Source.Table
+		}
 		if c.Before != nil {
 			text += "  before " + rowText(c.Before)
 		}

@@ -18,7 +18,7 @@ import (
 
 func (a *app) dbCommand() *cobra.Command {
 	return group("db", "Create, list, alter, drop and verify databases", "",
-		a.dbCreateCommand(), a.dbListCommand(), a.dbAlterCommand(), a.dbDropCommand(), a.dbVerifyCommand())
+		a.dbCreateCommand(), a.dbListCommand(), a.dbAlterCommand(), a.dbDropCommand(), a.dbVerifyCommand(), a.dbReplicateCommand())
 }
 
 // policyFlags are the flags of a policy; patch names those that were given.

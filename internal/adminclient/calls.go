@@ -195,6 +195,20 @@ func (c *Client) Query(ctx context.Context, name string, q httpapi.QueryRequest)
 	return result, c.json(ctx, http.MethodPost, databasePath(name, "/query"), q, result)
 }
 
+// Choice lists the triggers that say what a database sends to partial replicas.
+func (c *Client) Choice(ctx context.Context, name string) ([]httpapi.ChosenTrigger, error) {
+	var list []httpapi.ChosenTrigger
+	err := c.json(ctx, http.MethodGet, databasePath(name, "/choice"), nil, &list)
+	return list, err
+}
+
+// Choose changes what it sends of one table.
+func (c *Client) Choose(ctx context.Context, name string, choice httpapi.Choice) ([]httpapi.ChosenTrigger, error) {
+	var list []httpapi.ChosenTrigger
+	err := c.json(ctx, http.MethodPut, databasePath(name, "/choice"), choice, &list)
+	return list, err
+}
+
 // ListNodes lists members as the control plane knows them.
 func (c *Client) ListNodes(ctx context.Context) ([]httpapi.NodeStatus, error) {
 	var list []httpapi.NodeStatus

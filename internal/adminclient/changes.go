@@ -16,6 +16,7 @@ type ChangesQuery struct {
 	Offset    string // go on behind it; "" begins
 	Now       bool   // begin with the first change from now on, without a snapshot
 	Tables    []string
+	Chosen    bool   // what triggers have sent, instead of all changes
 	Consumer  string // a name for status and metrics
 	Heartbeat time.Duration
 }
@@ -30,6 +31,9 @@ func (c *Client) Changes(ctx context.Context, name string, q ChangesQuery, each 
 	}
 	if q.Now {
 		query.Set("from", "now")
+	}
+	if q.Chosen {
+		query.Set("chosen", "true")
 	}
 	if q.Consumer != "" {
 		query.Set("consumer", q.Consumer)

@@ -32,7 +32,8 @@ type Change struct {
 	ID string `json:"id,omitempty"`
 	// Offset is from where the stream goes on behind this event.
 	Offset string `json:"offset"`
-	// Op is c, u, d, r (a row of the initial snapshot), schema or heartbeat.
+	// Op is c, u, d, r (a row of the initial snapshot), m (a message that a
+	// trigger has sent), schema or heartbeat.
 	Op          string             `json:"op"`
 	Key         Row                `json:"key,omitempty"`
 	Before      Row                `json:"before"`
@@ -41,6 +42,7 @@ type Change struct {
 	TsMs        int64              `json:"ts_ms"` // when this node sent it
 	Transaction *ChangeTransaction `json:"transaction,omitempty"`
 	DDL         string             `json:"ddl,omitempty"`
+	Message     string             `json:"message,omitempty"` // the operation of a message, in its sender's words
 }
 
 // ChangeSource says where an event comes from.
@@ -67,7 +69,7 @@ type ChangeTransaction struct {
 func NewChange(e *changefeed.Event, database, node string, now time.Time) Change {
 	c := Change{
 		Offset: e.Offset.String(), Op: string(e.Op), Key: changeRow(e.Key), Before: changeRow(e.Before), After: changeRow(e.After),
-		TsMs: now.UnixMilli(), DDL: e.SQL,
+		TsMs: now.UnixMilli(), DDL: e.SQL, Message: e.Message,
 		Source: ChangeSource{
 			Connector: "skein", DB: database, Table: e.Table, TsMs: time.Unix(0, e.Time).UnixMilli(), Epoch: e.Position.Epoch, Seq: e.Position.Seq,
 			LSN: e.Position.String(), Node: node, Snapshot: "false",
@@ -150,6 +152,13 @@ func changesRequest(r *http.Request) (q changefeed.Request, heartbeat time.Durat
 		return q, 0, base.Errorf(base.KindInvalid, "from %q: want snapshot or now", from)
 	}
 	q.Tables = values["table"]
+	switch chosen := values.Get("chosen"); chosen {
+	case "", "false":
+	case "true":
+		q.Chosen = true
+	default:
+		return q, 0, base.Errorf(base.KindInvalid, "chosen %q: want true or false", chosen)
+	}
 	q.Name = values.Get("consumer")
 	if q.Name == "" {
 		q.Name = "http " + r.RemoteAddr

@@ -53,10 +53,7 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Replica == "" {
 		q.Replica = r.Header.Get(ReplicaHeader)
 	}
-	id := identityOf(r.Context())
-	s, err := a.options.Gateway.Open(r.Context(), session.Options{
-		User: id.user, Trusted: id.trusted, Database: r.PathValue("name"), FrontEnd: "http", RemoteAddr: r.RemoteAddr,
-	})
+	s, err := a.session(r)
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +88,7 @@ type OperationOutcome struct {
 // outcome tells what has become of a write that the client has named, or that an
 // error of outcome indeterminate names.
 func (a *API) outcome(_ http.ResponseWriter, r *http.Request) (any, error) {
-	id := identityOf(r.Context())
-	s, err := a.options.Gateway.Open(r.Context(), session.Options{
-		User: id.user, Trusted: id.trusted, Database: r.PathValue("name"), FrontEnd: "http", RemoteAddr: r.RemoteAddr,
-	})
+	s, err := a.session(r)
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,8 @@ func (a *API) routes() http.Handler {
 	add("GET /v1/databases/{name}/log", signed, stream, a.showLog)
 	add("GET /v1/databases/{name}/log/verify", signed, stream, a.verifyLog)
 	add("GET /v1/databases/{name}/hash", signed, query, a.hash)
+	add("GET /v1/databases/{name}/choice", signed, quick, a.showChoice)
+	add("PUT /v1/databases/{name}/choice", signed, query, a.choose)
 	add("POST /v1/databases/{name}/query", signed, query, a.query)
 	add("GET /v1/databases/{name}/operations/{operation}", signed, quick, a.outcome)
 	add("GET /v1/nodes", signed, quick, a.listNodes)
