@@ -28,6 +28,7 @@ var layers = map[string]int{
 	"internal/changefeed":       cores,
 	"internal/check":            cores,
 	"internal/check/timeline":   cores,
+	"internal/choice":           cores,
 	"internal/entry":            cores,
 	"internal/failover":         cores,
 	"internal/leadership":       cores,
@@ -40,14 +41,17 @@ var layers = map[string]int{
 	"internal/statementformat":  cores,
 	"internal/pageformat":       cores,
 	"internal/sqlite/walformat": cores,
+	"internal/triggerformat":    cores,
 	"internal/token":            cores,
 
 	"internal/capture/row":       shells,
 	"internal/capture/statement": shells,
+	"internal/capture/trigger":   shells,
 	"internal/changelog":         shells,
 	"internal/control":           shells,
 	"internal/env/crashfs":       shells,
 	"internal/gateway":           shells,
+	"internal/partial":           shells,
 	"internal/pki":               shells,
 	"internal/replica/leader":    shells,
 	"internal/scramsecret":       shells,
@@ -103,6 +107,7 @@ func isFrontEnd(folder string) bool {
 // import, apart from the leaves.
 var seenByFrontEnds = []string{
 	"internal/changefeed",
+	"internal/choice", // the triggers that say what is sent
 	"internal/pgwire/oid",
 	"internal/pki",     // certificates towards clients and peers
 	"internal/replica", // what a replica tells of itself
