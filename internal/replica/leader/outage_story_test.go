@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/capture/trigger"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/env/crashfs"
 	"github.com/skeindb/skein/internal/leadership"
@@ -356,6 +357,7 @@ func (s *story) tellPlainly(t *testing.T) {
 	w, err := db.OpenWriter(t.Context(), sqlite.RoleWriter)
 	must(err)
 	defer w.Close()
+	tell := s.teller(t, w)
 	note := func(at state) {
 		hash, err := db.ContentHash(t.Context())
 		must(err)
@@ -365,33 +367,78 @@ func (s *story) tellPlainly(t *testing.T) {
 	for i, st := range s.steps {
 		all := uint(1)<<len(st.writes) - 1
 		for wrote := uint(1); wrote <= all; wrote++ {
-			must(w.Exec(st.sql(wrote)))
+			must(tell(st.statements(wrote)))
 			note(state{i, wrote})
 		}
 		if st.lost {
-			must(w.Exec(st.sql(0)))
+			must(tell(st.statements(0)))
 		}
 		note(state{i + 1, 0})
 	}
 }
 
-// sql brings a plain database to the state in which some of the writes are
+// teller executes a transaction on the plain database. In format trigger it also
+// makes the triggers that a leader makes.
+func (s *story) teller(t *testing.T, w *sqlite.Conn) func([]string) error {
+	if s.policy.LogFormat != base.FormatTrigger {
+		return func(list []string) error { return w.Exec("BEGIN;" + strings.Join(append(list, "COMMIT"), ";")) }
+	}
+	r, err := trigger.NewRecorder(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transaction := func(steps func() error) error {
+		if err := w.BeginImmediate(); err != nil {
+			return err
+		}
+		m := r.Mark()
+		if err := steps(); err != nil {
+			return err
+		}
+		if _, _, err := r.Take(m); err != nil {
+			return err
+		}
+		return w.Commit()
+	}
+	if err := transaction(r.SetUp); err != nil {
+		t.Fatal(err)
+	}
+	return func(list []string) error {
+		return transaction(func() error {
+			for _, sql := range list {
+				st, err := w.PrepareOwn(sql)
+				if err == nil {
+					err = st.Run()
+					st.Close()
+				}
+				if err == nil {
+					err = r.Statement(st.Info(), sql)
+				}
+				if err != nil {
+					return fmt.Errorf("%s: %w", sql, err)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// statements bring a plain database to the state in which some of the writes are
 // there. Where there are several, they are of a burst.
-func (st step) sql(wrote uint) string {
-	out := "BEGIN;"
+func (st step) statements(wrote uint) (out []string) {
 	if len(st.writes) > 1 {
 		var id int
 		if _, err := fmt.Sscanf(st.writes[0][0], "INSERT INTO burst VALUES (%d)", &id); err != nil {
 			panic(err)
 		}
-		out += fmt.Sprintf("DELETE FROM burst WHERE id >= %d;", id)
+		out = append(out, fmt.Sprintf("DELETE FROM burst WHERE id >= %d", id))
 	}
 	for i, w := range st.writes {
 		if wrote&(1<<i) != 0 {
-			out += strings.Join(w, ";") + ";"
+			out = append(out, w...)
 		}
 	}
-	return out + "COMMIT"
+	return out
 }
 
 // tell runs a story on a cluster and cuts the power at its calls.
