@@ -25,7 +25,7 @@ const (
 	followRetryMin = 10 * time.Millisecond
 	followRetryMax = 500 * time.Millisecond
 	// applyPause is the least time between two transactions of an applier for
-	// which nobody waits: how old a read at level any may be at the least.
+	// which nobody waits, while nobody reads.
 	applyPause = 5 * time.Millisecond
 )
 
@@ -418,11 +418,12 @@ func (f *following) mayWait(a *applier) bool {
 }
 
 // restBetween lets some batches come together, which are applied at less cost
-// than each alone, unless someone waits or there is much to do already.
+// than each alone, unless someone waits or reads, who would see older data for
+// it, or there is much to do already.
 func (f *following) restBetween(ctx context.Context, pause time.Duration) {
 	r := f.replica
 	behind := base.Seq(f.received.Load()) - min(base.Seq(r.applied.Load()), base.Seq(f.received.Load()))
-	if pause <= 0 || behind > applyMaxEntries || f.countsApplied() || r.executed.awaited() {
+	if pause <= 0 || behind > applyMaxEntries || f.countsApplied() || r.executed.awaited() || r.readLately() {
 		return
 	}
 	f.rest.Reset(pause)

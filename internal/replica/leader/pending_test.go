@@ -119,3 +119,30 @@ func TestATransactionIsOpenWhenTheLeaderEnds(t *testing.T) {
 		c.expect(gone, "SELECT count(*) FROM item", "21")
 	})
 }
+
+// A follower that is read applies without pausing: what a read at level any
+// shows there is as new as it can be.
+func TestAReadFollowerIsNotLate(t *testing.T) {
+	run(t, 2, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.level()
+		const newest = "SELECT max(id) FROM item"
+		c.read(2, newest)
+		time.Sleep(10 * time.Millisecond) // A pause that began before the first read ends.
+		var longest time.Duration
+		for i := range 50 {
+			c.write("INSERT INTO item VALUES (?1)", i)
+			acknowledged := time.Now()
+			for c.read(2, newest) != fmt.Sprint(i) {
+				if time.Since(acknowledged) > time.Second {
+					t.Fatalf("row %d is not there after a second", i)
+				}
+				time.Sleep(100 * time.Microsecond)
+			}
+			longest = max(longest, time.Since(acknowledged))
+		}
+		if longest > time.Millisecond {
+			t.Errorf("a row was seen %v after its acknowledgement", longest)
+		}
+	})
+}
