@@ -34,7 +34,8 @@ type cluster struct {
 	command func(config string) *exec.Cmd
 	nodes   []*node
 	client  *adminclient.Client
-	network *netns.Network // nil: all on the loopback
+	network *netns.Network      // nil: all on the loopback
+	policy  httpapi.PolicyPatch // of the database, over the default
 }
 
 type node struct {
@@ -196,7 +197,7 @@ func (c *cluster) form(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.client.CreateDatabase(ctx, database, httpapi.PolicyPatch{}); err != nil && base.KindOf(err) != base.KindExists {
+	if err := c.client.CreateDatabase(ctx, database, c.policy); err != nil && base.KindOf(err) != base.KindExists {
 		return fmt.Errorf("create database: %w", err)
 	}
 	return c.whole(ctx)

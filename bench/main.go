@@ -1,6 +1,6 @@
 // Command bench measures what this project promises about its speed, on one
 // machine in one run: three Skein nodes against PostgreSQL with two standbys, the
-// Go library, what an idle node takes, and how long a failover keeps writers
+// Go library, what an idle node takes, how far followers are behind, and how long a failover keeps writers
 // waiting. docs/performance.md explains every number.
 //
 //	go run ./bench -pg /usr/lib/postgresql/15/bin
@@ -54,7 +54,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.dir, "dir", "/var/tmp/skein-bench", "folder for the servers' data, on a real disk; emptied")
 	f.StringVar(&o.out, "out", "bench/results", "folder for the results")
 	f.BoolVar(&o.keep, "keep", false, "leave the servers' files")
-	f.StringVar(&o.only, "only", "", "comma-separated parts: sql, library, failover (default: all)")
+	f.StringVar(&o.only, "only", "", "comma-separated parts: sql, library, lag, failover (default: all)")
 	f.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the nodes under workloads 1 and 3; slows them a little")
 	f.StringVar(&o.program, "program", "", "path of the skein program; empty: it is built from the source")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each workload")
@@ -130,7 +130,7 @@ func run(ctx context.Context, o *options) error {
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"sql", b.sql}, {"library", b.library}, {"failover", b.failover}} {
+	}{{"sql", b.sql}, {"library", b.library}, {"lag", b.lag}, {"failover", b.failover}} {
 		if !o.wants(part.name) {
 			continue
 		}

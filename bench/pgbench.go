@@ -59,6 +59,7 @@ type pgbench struct {
 	database string
 	clients  int
 	length   time.Duration
+	rate     int     // transactions a second of all clients; 0: as fast as they can
 	sampling float64 // of transactions whose latency is kept
 }
 
@@ -88,10 +89,14 @@ func (p pgbench) run(ctx context.Context) (speed, error) {
 		return speed{}, err
 	}
 	seconds := max(1, int(p.length.Seconds()+0.5))
-	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "pgbench"), "-n", "-M", "prepared", "-c", strconv.Itoa(p.clients),
+	args := []string{"-n", "-M", "prepared", "-c", strconv.Itoa(p.clients),
 		"-j", strconv.Itoa(min(2, p.clients)), "-T", strconv.Itoa(seconds), "-f", file,
 		"-l", "--log-prefix", filepath.Join(p.dir, "latency"), "--sampling-rate", fmt.Sprint(p.sampling),
-		"-h", host, "-p", port, "-U", p.user, p.database)
+		"-h", host, "-p", port, "-U", p.user}
+	if p.rate > 0 {
+		args = append(args, "-R", strconv.Itoa(p.rate))
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "pgbench"), append(args, p.database)...)
 	cmd.Env = append(os.Environ(), "PGSSLMODE=disable")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

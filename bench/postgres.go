@@ -17,13 +17,16 @@ import (
 )
 
 // postgres is a primary with two standbys, one of which must have flushed a
-// commit before it is acknowledged.
+// commit before it is acknowledged, unless they are asynchronous.
 type postgres struct {
 	bin     string
 	dir     string
 	as      *syscall.Credential // nil: whoever runs the bench
+	async   bool
 	port    string
 	servers []*process // the primary first
+
+	standbys []string // their ports
 }
 
 // errNoPostgres says that there is nothing to compare with.
@@ -120,9 +123,9 @@ wal_level = replica
 hot_standby = on
 fsync = on
 synchronous_commit = on
-synchronous_standby_names = 'ANY 1 (s2, s3)'
-` + settings
+` + p.synchronous() + settings
 	} else {
+		p.standbys = append(p.standbys, port)
 		from := fmt.Sprintf("host=127.0.0.1 port=%s user=postgres application_name=s%d", p.port, i+1)
 		if err := p.do("pg_basebackup", "-d", from, "-D", p.data(i), "-R", "-c", "fast"); err != nil {
 			return err
@@ -148,6 +151,14 @@ synchronous_standby_names = 'ANY 1 (s2, s3)'
 	return c.Close(ctx)
 }
 
+// synchronous is the primary's setting of whom a commit waits for.
+func (p *postgres) synchronous() string {
+	if p.async {
+		return "synchronous_standby_names = ''\n"
+	}
+	return "synchronous_standby_names = 'ANY 1 (s2, s3)'\n"
+}
+
 // connect waits until a server takes connections.
 func (p *postgres) connect(ctx context.Context, port string) (*pgx.Conn, error) {
 	deadline := time.Now().Add(30 * time.Second)
@@ -167,9 +178,13 @@ func (p *postgres) prepare(ctx context.Context) error {
 		return err
 	}
 	defer c.Close(ctx)
+	state := "quorum"
+	if p.async {
+		state = "async"
+	}
 	deadline := time.Now().Add(30 * time.Second)
 	for n := 0; n < 2; {
-		err := c.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'quorum'").Scan(&n)
+		err := c.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1", state).Scan(&n)
 		if err != nil {
 			return err
 		}

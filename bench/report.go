@@ -22,6 +22,7 @@ type report struct {
 	Notes     []string        `json:"notes,omitempty"`
 	Rounds    []measured      `json:"rounds"`
 	Medians   []measured      `json:"medians"`
+	Lags      []lagged        `json:"lags,omitempty"`
 	Idle      []idleNode      `json:"idle"`
 	Failovers []*failoverSums `json:"failovers,omitempty"`
 	Promises  []promise       `json:"promises"`
@@ -194,6 +195,7 @@ func (r *report) judge() {
 	if rq, found := r.find("64 clients", "rqlite"); ok && found {
 		r.promise("64 clients: transactions a second, Skein / rqlite", many.TPS/rq.TPS, "x", false, 10)
 	}
+	r.judgeLags()
 	for _, n := range r.Idle {
 		if n.When == "empty" {
 			r.promise("idle node: resident memory", n.RSS, "MiB", true, 60)
@@ -208,6 +210,29 @@ func (r *report) judge() {
 		}
 		r.promise(f.What+": acknowledged rows lost, twice or unknown", float64(f.Lost+f.Twice+f.Unknown), "", true, 0)
 		r.promise(f.What+": false failovers", float64(f.False), "", true, 0)
+	}
+}
+
+// judgeLags compares how far followers are behind with a goal, or with
+// PostgreSQL's if those are further behind.
+func (r *report) judgeLags() {
+	var skein, pg lagged
+	for _, l := range r.Lags {
+		if l.System == "skein" {
+			skein = l
+		} else {
+			pg = l
+		}
+	}
+	if skein.Probes > 0 {
+		r.promise("asynchronous follower: visibility lag, p50, or PostgreSQL's", skein.P50, "ms", true, max(0.5, pg.P50))
+		r.promise("asynchronous follower: visibility lag, p99, or PostgreSQL's", skein.P99, "ms", true, max(2, pg.P99))
+		r.promise("followers have all after 64 clients in", skein.CatchUp, "ms", true, 500)
+	}
+	lax, ok := r.find(pointReads, "any")
+	if session, found := r.find(pointReads, "session"); ok && found {
+		r.promise("reads at a follower: reads a second, any / session", lax.TPS/session.TPS, "x", true, 1.05)
+		r.promise("reads at a follower: CPU a read, session / any", session.CPU/lax.CPU, "x", true, 1.05)
 	}
 }
 
@@ -228,6 +253,7 @@ func (r *report) print() {
 	}
 	w.Flush()
 	fmt.Println()
+	r.printLags()
 	w = tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "event\truns\tp50 ms\tp99 ms\tmax ms\tgoal ms\tmax ms when calm\tacknowledged\tlost\ttwice\tunknown\tindeterminate\trefused\tfalse failovers\t")
 	for _, f := range r.Failovers {
@@ -253,6 +279,19 @@ func (r *report) print() {
 	for _, n := range r.Notes {
 		fmt.Println("note:", n)
 	}
+}
+
+func (r *report) printLags() {
+	if len(r.Lags) == 0 {
+		return
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "visibility lag\twrites/s\tprobes\tp50 ms\tp99 ms\tmax ms\tpoll p50 ms\tfull speed tx/s\tcaught up in at most ms\t")
+	for _, l := range r.Lags {
+		fmt.Fprintf(w, "%s\t%.0f\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.1f\t\n", l.System, l.Writes, l.Probes, l.P50, l.P99, l.Max, l.Poll, l.FullSpeed, l.CatchUp)
+	}
+	w.Flush()
+	fmt.Println()
 }
 
 func number(f float64) string {
