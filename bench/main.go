@@ -64,7 +64,7 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.failovers, "failovers", 20, "how often each thing happens to a leader")
 	f.StringVar(&o.kinds, "kinds", "", "comma-separated things that happen to leaders: kill, kill-control, freeze, freeze-control, cut, cut-control, switchover, busy (default: all)")
 	f.DurationVar(&o.busy, "busy", time.Minute, "how long all CPUs are kept busy while nothing happens to the leader")
-	quick := f.Bool("quick", false, "a rough picture in under 90 seconds")
+	quick := f.Bool("quick", false, "a rough picture in about two minutes")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
