@@ -39,11 +39,16 @@ const (
 var All = []Bug{
 	SkipLogSync, AckUnflushed, AckBeforeQuorum, ServePastLease, ReadWithoutLease, ReadTooEarly, IgnoreToken, ForgetPromise, ForgetVow,
 	LeadTwice, ElectAnyone, ElectTooFew, KeepDivergentTail, ApplyTwice, SkipEntry, LoseTailOnLead, HandOverEarly,
-	RepeatBlindly, CallIndeterminate, ControlUnsynced, DegradeByYourself,
+	RepeatBlindly, CallIndeterminate, ControlUnsynced, DegradeByYourself, ImpatientElection,
 }
 
-// Elusive are bugs that it catches, and not soon enough for a budget of 30 runs.
-var Elusive = []Bug{ImpatientElection}
+// patience is how many times the usual number of runs a bug is given. An
+// election that does not wait for a lease shows only in what is left of it, and
+// a write is repeated blindly only when its answer was lost and it was not.
+var patience = map[Bug]int{ImpatientElection: 5, RepeatBlindly: 3}
+
+// Runs is how many runs a bug is given where others are given some.
+func Runs(b Bug, others int) int { return max(1, patience[b]) * others }
 
 // scenarios of the simulator in which a bug is looked for. One that is not here
 // is looked for in any run.

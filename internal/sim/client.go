@@ -312,7 +312,7 @@ func (c *client) perform(transaction bool, steps ...step) {
 			c.record(id, r)
 			return
 		}
-		done <- r // Its node died just then, and nobody was told.
+		// Its node died just then, and nobody was told.
 	case <-c.life.died:
 	case <-limit.C:
 		w.trace.add("op %d of %s has not ended within %v", id, c.name(), patience)
