@@ -117,6 +117,9 @@ type Loss struct {
 	Acknowledged int
 	// Undone are the appends that were acknowledged, or may have been.
 	Undone []Undone
+	// Unnamed says that it lists more, which it cannot name: pages of which
+	// nobody knows any more what they held.
+	Unnamed bool
 }
 
 // Undone is a write that a failover undid.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/skeindb/skein/internal/base"
 )
@@ -19,6 +20,7 @@ func Losses(h *History) (lost int, found []Finding) {
 	l, _ := newLists(h)
 	reports, found := l.reports()
 	unsure, keepers := 0, l.keepers()
+	unnamed := slices.ContainsFunc(h.Losses, func(r Loss) bool { return r.Unnamed })
 	for i := range h.Ops {
 		o := &h.Ops[i]
 		for _, a := range o.Acts {
@@ -43,7 +45,7 @@ func Losses(h *History) (lost int, found []Finding) {
 			case kept:
 			case o.Done() && l.async[a.Key]:
 				lost++
-				if !undone {
+				if !undone && !unnamed {
 					found = append(found, Finding{Check: "unreported loss", Ops: []int{o.ID},
 						Text: fmt.Sprintf("%d was acknowledged in %s and is lost, and nobody reported it", a.Value, a.Key)})
 				}

@@ -45,7 +45,7 @@ func (h *History) String() string {
 		fmt.Fprintf(&b, "copy %s @%s %s %v%s\n", c.Node, c.Position, cmp.Or(c.Hash, "-"), c.At, flag(c.Final, " final"))
 	}
 	for _, l := range h.Losses {
-		fmt.Fprintf(&b, "loss %s %v acknowledged %d: %s\n", l.Node, l.At, l.Acknowledged, undone(l.Undone))
+		fmt.Fprintf(&b, "loss %s %v acknowledged %d%s: %s\n", l.Node, l.At, l.Acknowledged, flag(l.Unnamed, " unnamed"), undone(l.Undone))
 	}
 	return b.String()
 }
@@ -183,7 +183,7 @@ func (h *History) parseLine(line string) error {
 		if err != nil {
 			return err
 		}
-		l.Acknowledged = n
+		l.Acknowledged, l.Unnamed = n, f.optional("unnamed")
 		l.Undone, err = parseUndone(tail)
 		h.Losses = append(h.Losses, l)
 		return f.end(err)

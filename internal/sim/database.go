@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/check"
 	"github.com/skeindb/skein/internal/replica"
+	"github.com/skeindb/skein/internal/replica/leader"
 )
 
 // databasePlan is what a seed draws of one database.
@@ -347,8 +350,9 @@ const (
 // losses records what the system itself lists as undone. A write that several
 // replicas have undone is one; what one of them knows of it counts.
 func (w *world) losses(d *database) error {
-	undone := make(map[base.Position]check.Undone)
+	undone := make(map[base.Position][]check.Undone)
 	said := make(map[base.Position]acknowledgement)
+	unnamed := false
 	for _, s := range w.slots {
 		if s.gone {
 			continue
@@ -362,36 +366,65 @@ func (w *world) losses(d *database) error {
 			return fmt.Errorf("%s: %w", s.name(), err)
 		}
 		for _, o := range orphans {
-			if o.Table != "item" || o.Operation != "insert" {
-				continue
-			}
 			at := base.Position{Epoch: o.Epoch, Seq: o.Seq}
-			a, err := appendOf(o.Columns, o.New)
+			acts, err := appendsOf(o)
 			if err != nil {
 				return fmt.Errorf("%s: the write at %s: %w", s.name(), at, err)
 			}
-			undone[at] = check.Undone{Act: a, Position: at}
+			unnamed = unnamed || o.Operation == "pages"
+			if len(acts) == 0 {
+				continue
+			}
+			undone[at] = nil
+			for _, a := range acts {
+				undone[at] = append(undone[at], check.Undone{Act: a, Position: at})
+			}
 			if o.Acknowledged.Kind == base.Integer {
 				said[at] = max(said[at], refused+acknowledgement(o.Acknowledged.Int))
 			}
 		}
 	}
-	l := check.Loss{Node: "all", At: w.instants.since()}
+	l := check.Loss{Node: "all", At: w.instants.since(), Unnamed: unnamed}
+	if unnamed {
+		l.Acknowledged = -1
+	}
 	for _, at := range slices.SortedFunc(maps.Keys(undone), earlier) {
 		switch said[at] {
 		case refused:
 			continue
 		case granted:
 			if l.Acknowledged >= 0 {
-				l.Acknowledged++
+				l.Acknowledged += len(undone[at])
 			}
 		default:
 			l.Acknowledged = -1
 		}
-		l.Undone = append(l.Undone, undone[at])
+		l.Undone = append(l.Undone, undone[at]...)
 	}
 	d.history.Losses = append(d.history.Losses, l)
 	return nil
+}
+
+// appended is how a statement that was never executed is listed: as text, with
+// its parameters behind it.
+var appended = regexp.MustCompile(`INSERT INTO item\(k, v\) VALUES \(\?1, \?2\) -- \("([^"]*)", (\d+)\)`)
+
+// appendsOf are the appends that an undone write was.
+func appendsOf(o leader.Orphan) (acts []check.Act, err error) {
+	switch {
+	case o.Operation == "insert" && o.Table == "item":
+		a, err := appendOf(o.Columns, o.New)
+		return []check.Act{a}, err
+	case o.Operation == "statement":
+		for _, found := range appended.FindAllSubmatch(o.New[0].Bytes, -1) {
+			v, err := strconv.ParseInt(string(found[2]), 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("listed as %q: %w", found[0], err)
+			}
+			acts = append(acts, check.Act{Kind: check.Append, Key: string(found[1]), Value: v})
+		}
+	}
+	return acts, nil
 }
 
 // appendOf is the act that inserted a row into the table of lists.
