@@ -63,10 +63,14 @@ func (n *orphanNames) load(ctx context.Context, r *Replica) error {
 // follow makes an entry's changes of the schema. One that can't be made, as that
 // of a view on what is not known, names nothing.
 func (n *orphanNames) follow(e *entry.Entry) error {
-	if e.Kind != entry.Row {
+	if !holdsRows(e) {
 		return nil
 	}
-	for c, err := range row.Describe(e.Body) {
+	body, _, err := rowsOf(nil, e)
+	if err != nil {
+		return err
+	}
+	for c, err := range row.Describe(body) {
 		if err != nil {
 			return err
 		}

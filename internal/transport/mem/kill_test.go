@@ -40,6 +40,7 @@ func TestJitterKeepsTheOrder(t *testing.T) {
 		s.network.SetJitter(one, two, 50*time.Millisecond)
 		for i := range 20 {
 			s.nodes[0].SendControl(two, []byte{byte(i)})
+			time.Sleep(10 * time.Millisecond) // Else all wait for the first one when that is the latest.
 		}
 		time.Sleep(time.Second)
 		spread := map[time.Duration]bool{}
