@@ -53,6 +53,7 @@ type nemesis struct {
 	random *rand.Rand
 	due    []undoing
 	rotten *slot // the one node whose stored bytes may change, so that a quorum can heal it
+	rotted bool  // it has happened
 	moved  bool  // a node has been replaced: that uses up what redundancy there is
 	lags   *rand.Rand
 	late   lagging
@@ -403,6 +404,7 @@ func (n *nemesis) rot() func() {
 	}
 	at := n.random.Int64N(st.Size())
 	n.event("rot", s, "%s at %d", name, at)
+	n.rotted = true
 	if err := s.disk.Damage(name, at, byte(1<<n.random.IntN(8))); err != nil {
 		n.fail("rot: %v", err)
 	}
@@ -464,9 +466,13 @@ func (n *nemesis) alter() func() {
 }
 
 // replace wipes a node's disk for good: another joins, and the first is removed
-// once that one has everything.
+// once that one has everything. When bits have flipped, maybe unnoticed so far,
+// it is the node where they did: redundancy covers one disk.
 func (n *nemesis) replace() func() {
 	s := n.any()
+	if n.rotted {
+		s = n.rotten
+	}
 	if n.moved || s.id == 1 || !n.spare() {
 		return nil
 	}
