@@ -378,9 +378,11 @@ func (c *cluster) elect(voters ...base.NodeID) base.NodeID {
 	var at base.Position
 	var wait time.Duration
 	answers := 0
+	var refused []string
 	for _, id := range voters {
 		p := c.promise(id)
 		if !p.Granted || p.Fresh {
+			refused = append(refused, fmt.Sprintf("node %d: %+v", id, p))
 			continue
 		}
 		answers++
@@ -390,7 +392,7 @@ func (c *cluster) elect(voters ...base.NodeID) base.NodeID {
 		}
 	}
 	if need := c.record().Counting.Answers(); answers < need {
-		c.t.Fatalf("%d answers that are evidence; %d are needed", answers, need)
+		c.t.Fatalf("%d answers that are evidence; %d are needed; %s", answers, need, strings.Join(refused, "; "))
 	}
 	time.Sleep(wait)
 	c.name(best)

@@ -258,7 +258,8 @@ func (c *cluster) comeBack(random *rand.Rand) base.NodeID {
 	var voters []base.NodeID
 	for _, id := range replicas {
 		c.open(id)
-		if p := c.promiseProbe(id); !p.Fresh {
+		// A probe might come before the replica has found out that it must be copied.
+		if p := c.promise(id); p.Granted && !p.Fresh {
 			voters = append(voters, id)
 		}
 		if len(voters) == need {
