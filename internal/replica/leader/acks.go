@@ -193,6 +193,18 @@ func (a *acks) askLease(from base.NodeID) time.Duration {
 	return a.mu.core.AskLease(from)
 }
 
+// leaseLately says that there is a lease, or was one until a moment ago: one that
+// nobody needs may lapse between two heartbeats.
+func (a *acks) leaseLately() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.leaseLatelyLocked(a.replica.now())
+}
+
+func (a *acks) leaseLatelyLocked(now leadership.Instant) bool {
+	return a.mu.ended == nil && a.mu.core.LeaseUntil().Add(a.replica.options.Lease) > now
+}
+
 func (a *acks) leaseLive() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

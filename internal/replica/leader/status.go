@@ -12,12 +12,13 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
-// Leads implements replica.Replica.
+// Leads implements replica.Replica. It is a hint of where to write, and no
+// permission: each write asks for the lease itself.
 func (r *Replica) Leads() bool {
 	r.mu.Lock()
 	lead := r.mu.leading
 	r.mu.Unlock()
-	return lead != nil && lead.acks.leaseLive()
+	return lead != nil && lead.acks.leaseLately()
 }
 
 // Status implements replica.Replica.
@@ -65,8 +66,7 @@ func (l *leading) describe(s *replica.Status) {
 	a.mu.Lock()
 	now := a.replica.now()
 	core := a.mu.core.Status(now)
-	// A lease that nobody needs may lapse between two heartbeats.
-	s.LeaseLive = a.mu.ended == nil && a.mu.core.LeaseUntil().Add(a.replica.options.Lease) > now
+	s.LeaseLive = a.leaseLatelyLocked(now)
 	end := a.mu.published.Seq
 	a.mu.Unlock()
 	s.Degraded = core.Degraded
