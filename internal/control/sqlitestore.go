@@ -156,17 +156,17 @@ func (s *SQLiteStore) writeSnapshot(p *raftpb.Snapshot) error {
 
 func (s *SQLiteStore) writeLog(b Batch) error {
 	if b.Reset {
-		if err := s.run("DELETE FROM control_log"); err != nil {
+		if err := s.conn.RunOwn("DELETE FROM control_log"); err != nil {
 			return err
 		}
 	}
 	if b.CompactTo > 0 {
-		if err := s.run("DELETE FROM control_log WHERE position<=?1", number(b.CompactTo)); err != nil {
+		if err := s.conn.RunOwn("DELETE FROM control_log WHERE position<=?1", number(b.CompactTo)); err != nil {
 			return err
 		}
 	}
 	if len(b.Entries) > 0 {
-		if err := s.run("DELETE FROM control_log WHERE position>=?1", number(b.Entries[0].GetIndex())); err != nil {
+		if err := s.conn.RunOwn("DELETE FROM control_log WHERE position>=?1", number(b.Entries[0].GetIndex())); err != nil {
 			return err
 		}
 	}
@@ -181,19 +181,7 @@ func (s *SQLiteStore) writeLog(b Batch) error {
 
 // put runs a statement whose parameters are a row and then its checksum.
 func (s *SQLiteStore) put(sql, table string, row ...base.Value) error {
-	return s.run(sql, append(row, number(uint64(rowSum(table, row))))...)
-}
-
-func (s *SQLiteStore) run(sql string, args ...base.Value) error {
-	st, err := s.conn.Prepare(sql)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if err := st.BindAll(args); err != nil {
-		return err
-	}
-	return st.Run()
+	return s.conn.RunOwn(sql, append(row, number(uint64(rowSum(table, row))))...)
 }
 
 func number(v uint64) base.Value { return base.IntValue(int64(v)) }

@@ -118,7 +118,7 @@ func (f *File) Begin(types map[string]map[string]string) error {
 		return err
 	}
 	for _, name := range old {
-		if err := f.run("DROP TABLE " + sqltext.QuoteName(string(name[0].Bytes))); err != nil {
+		if err := f.conn.RunOwn("DROP TABLE " + sqltext.QuoteName(string(name[0].Bytes))); err != nil {
 			return err
 		}
 	}
@@ -174,7 +174,7 @@ func (f *File) commit(next, position string) error {
 	}
 	err := f.begin()
 	if err == nil {
-		err = f.run(keepFollowSQL, base.IntValue(version), base.TextValue(f.database), base.TextValue(next), base.TextValue(position))
+		err = f.conn.RunOwn(keepFollowSQL, base.IntValue(version), base.TextValue(f.database), base.TextValue(next), base.TextValue(position))
 	}
 	if err == nil {
 		err = f.conn.Commit()
@@ -245,7 +245,7 @@ func (f *File) put(e *changefeed.Event) error {
 		args = append(args, field.Value)
 	}
 	marks := strings.Repeat(",?", len(names))[1:]
-	return f.run("INSERT OR REPLACE INTO "+sqltext.QuoteName(e.Table)+"("+strings.Join(names, ",")+") VALUES("+marks+")", args...)
+	return f.conn.RunOwn("INSERT OR REPLACE INTO "+sqltext.QuoteName(e.Table)+"("+strings.Join(names, ",")+") VALUES("+marks+")", args...)
 }
 
 // both are the fields of a key and of a row, each name once.
@@ -274,7 +274,7 @@ func (f *File) remove(e *changefeed.Event) error {
 		terms = append(terms, sqltext.QuoteName(k.Name)+" IS ?")
 		args = append(args, k.Value)
 	}
-	return f.run("DELETE FROM "+sqltext.QuoteName(e.Table)+" WHERE "+strings.Join(terms, " AND "), args...)
+	return f.conn.RunOwn("DELETE FROM "+sqltext.QuoteName(e.Table)+" WHERE "+strings.Join(terms, " AND "), args...)
 }
 
 // ensure makes what is missing of a table that is to have the fields.
@@ -284,7 +284,7 @@ func (f *File) ensure(name string, key, row changefeed.Row) error {
 		return err
 	}
 	if t == nil {
-		if err := f.run(f.createSQL(name, key, row)); err != nil {
+		if err := f.conn.RunOwn(f.createSQL(name, key, row)); err != nil {
 			return err
 		}
 		if t, err = f.known(name); err != nil || t == nil {
@@ -295,7 +295,7 @@ func (f *File) ensure(name string, key, row changefeed.Row) error {
 		if slices.Contains(t.columns, field.Name) {
 			continue
 		}
-		if err := f.run("ALTER TABLE " + sqltext.QuoteName(name) + " ADD COLUMN " + f.columnSQL(name, field.Name)); err != nil {
+		if err := f.conn.RunOwn("ALTER TABLE " + sqltext.QuoteName(name) + " ADD COLUMN " + f.columnSQL(name, field.Name)); err != nil {
 			return err
 		}
 		t.columns = append(t.columns, field.Name)
@@ -362,28 +362,10 @@ func (f *File) known(name string) (*table, error) {
 	return t, nil
 }
 
-func (f *File) run(sql string, args ...base.Value) error {
-	st, err := f.conn.PrepareOwn(sql)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if err := st.BindAll(args); err != nil {
-		return err
-	}
-	return st.Run()
-}
-
 func (f *File) query(sql string) (rows [][]base.Value, err error) {
-	st, err := f.conn.PrepareOwn(sql)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
-			return rows, err
+	for st, err := range f.conn.QueryOwn(sql) {
+		if err != nil {
+			return nil, err
 		}
 		row := st.AppendRow(nil)
 		for i := range row {
@@ -391,6 +373,7 @@ func (f *File) query(sql string) (rows [][]base.Value, err error) {
 		}
 		rows = append(rows, row)
 	}
+	return rows, nil
 }
 
 // Affinity is the type for a column that is declared with a type: values are

@@ -189,16 +189,16 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(context.Background(), path, "other"); base.KindOf(err) != base.KindInvalid || !strings.Contains(err.Error(), `"shop"`) {
 		t.Errorf("of another database: %v", err)
 	}
-	if err := f.run("UPDATE _skein_follow SET version = 2"); err != nil {
+	if err := f.conn.RunOwn("UPDATE _skein_follow SET version = 2"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(context.Background(), path, "shop"); base.KindOf(err) != base.KindUnsupported {
 		t.Errorf("of a newer version: %v", err)
 	}
-	if err := f.run("DROP TABLE _skein_follow"); err != nil {
+	if err := f.conn.RunOwn("DROP TABLE _skein_follow"); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.run("CREATE TABLE mine(x)"); err != nil {
+	if err := f.conn.RunOwn("CREATE TABLE mine(x)"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(context.Background(), path, "shop"); base.KindOf(err) != base.KindInvalid || !strings.Contains(err.Error(), "no partial replica") {

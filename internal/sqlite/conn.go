@@ -364,11 +364,11 @@ func (c *Conn) announceSchema() {
 }
 
 // Begin starts a transaction that takes its locks when it needs them.
-func (c *Conn) Begin() error { return c.run("BEGIN") }
+func (c *Conn) Begin() error { return c.RunOwn("BEGIN") }
 
 // BeginImmediate starts a transaction that may write.
 func (c *Conn) BeginImmediate() error {
-	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+	if err := c.RunOwn("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	c.transactions++
@@ -390,7 +390,7 @@ func (c *Conn) Transaction() int {
 
 // Commit commits. Clear the interrupt first: a context that has ended refuses
 // this too. After an error ask InTransaction whether it is still open.
-func (c *Conn) Commit() error { return c.run("COMMIT") }
+func (c *Conn) Commit() error { return c.RunOwn("COMMIT") }
 
 // Rollback undoes the open transaction, also when the connection has been
 // interrupted; without a transaction it does nothing.
@@ -400,18 +400,7 @@ func (c *Conn) Rollback() error {
 	}
 	old := c.raw.SetInterrupt(context.Background())
 	defer c.raw.SetInterrupt(old)
-	return c.run("ROLLBACK")
-}
-
-// run runs one statement of ours from the cache.
-func (c *Conn) run(sql string) error {
-	s, err := c.prepare(sql, GuardOwn)
-	if err != nil {
-		return err
-	}
-	err = s.Run()
-	s.Close()
-	return err
+	return c.RunOwn("ROLLBACK")
 }
 
 // integer runs a query of ours that returns one integer.

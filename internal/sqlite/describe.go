@@ -17,7 +17,7 @@ func (c *Conn) Describe(sql string, g Guard) (*session.Description, Info, error)
 	}
 	// Only running a statement makes the engine look whether the schema in its
 	// memory is still that of the file, and recompiles a cached statement.
-	if err := c.run("SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+	if err := c.RunOwn("SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
 		return nil, Info{}, err
 	}
 	if old := c.cache.take(cacheKey{guard: g, text: sql}); old != nil {

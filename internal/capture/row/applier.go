@@ -268,7 +268,7 @@ func (a *Applier) newPlan(name string) (*plan, error) {
 func (a *Applier) schema(rec *rowformat.Record) error {
 	a.schemas++
 	a.forget()
-	if err := a.exec(string(rec.SQL)); err != nil {
+	if err := a.conn.RunOwn(string(rec.SQL)); err != nil {
 		return fmt.Errorf("%s: %w", rec.SQL, diverged(err))
 	}
 	s, err := readSchema(a.conn)
@@ -280,17 +280,4 @@ func (a *Applier) schema(rec *rowformat.Record) error {
 	}
 	a.version = s.version
 	return nil
-}
-
-// exec runs SQL that may change the schema.
-func (a *Applier) exec(sql string, args ...base.Value) error {
-	stmt, err := a.conn.PrepareOwn(sql)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	if err := stmt.BindAll(args); err != nil {
-		return err
-	}
-	return stmt.Run()
 }

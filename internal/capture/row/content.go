@@ -15,11 +15,11 @@ func (a *Applier) sequence(rec *rowformat.Record) error {
 	if same, err := a.sequenceHolds(rec); err != nil || same {
 		return diverged(err)
 	}
-	if err := a.exec("DELETE FROM main.sqlite_sequence WHERE name IS ?1", rec.Name); err != nil {
+	if err := a.conn.RunOwn("DELETE FROM main.sqlite_sequence WHERE name IS ?1", rec.Name); err != nil {
 		return diverged(err)
 	}
 	for _, row := range rec.After {
-		err := a.exec("INSERT OR REPLACE INTO main.sqlite_sequence(rowid, name, seq) VALUES(?1, ?2, ?3)",
+		err := a.conn.RunOwn("INSERT OR REPLACE INTO main.sqlite_sequence(rowid, name, seq) VALUES(?1, ?2, ?3)",
 			base.IntValue(row.RowID), rec.Name, row.Value)
 		if err != nil {
 			return diverged(err)
@@ -51,7 +51,7 @@ func (a *Applier) sequenceHolds(rec *rowformat.Record) (bool, error) {
 // statistics replaces the content of a table of the query planner, making it
 // first if ANALYZE was never run here.
 func (a *Applier) statistics(rec *rowformat.Record) error {
-	if err := a.exec("ANALYZE sqlite_schema"); err != nil {
+	if err := a.conn.RunOwn("ANALYZE sqlite_schema"); err != nil {
 		return err
 	}
 	a.forget()
@@ -59,7 +59,7 @@ func (a *Applier) statistics(rec *rowformat.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := a.exec("DELETE FROM " + p.quoted()); err != nil {
+	if err := a.conn.RunOwn("DELETE FROM " + p.quoted()); err != nil {
 		return diverged(err)
 	}
 	for _, row := range rec.Rows {

@@ -51,17 +51,15 @@ func query(conn *sqlite.Conn, sql string, each func(*sqlite.Stmt)) error {
 
 // queryUntil is query until more says that it wants no more.
 func queryUntil(conn *sqlite.Conn, sql string, more func(*sqlite.Stmt) bool) error {
-	stmt, err := conn.PrepareOwn(sql)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for {
-		row, err := stmt.Step()
-		if err != nil || !row || !more(stmt) {
+	for row, err := range conn.QueryOwn(sql) {
+		if err != nil {
 			return err
 		}
+		if !more(row) {
+			return nil
+		}
 	}
+	return nil
 }
 
 // text returns a copy of a text column.

@@ -19,36 +19,22 @@ type facts struct {
 
 func readFacts(conn *sqlite.Conn) (*facts, error) {
 	f := &facts{virtual: make(map[string]bool), loose: make(map[string]bool), fixedTime: true}
-	err := each(conn, "SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL", func(row *sqlite.Stmt) {
+	for row, err := range conn.QueryOwn("SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL") {
+		if err != nil {
+			return nil, fmt.Errorf("read the schema: %w", err)
+		}
 		f.note(text(row, 0), text(row, 1), text(row, 2))
-	})
-	if err == nil {
-		err = each(conn, "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow')", func(row *sqlite.Stmt) {
-			f.virtual[strings.ToLower(text(row, 0))] = true
-		})
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the schema: %w", err)
+	for row, err := range conn.QueryOwn("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow')") {
+		if err != nil {
+			return nil, fmt.Errorf("read the schema: %w", err)
+		}
+		f.virtual[strings.ToLower(text(row, 0))] = true
 	}
 	return f, nil
 }
 
 func text(row *sqlite.Stmt, i int) string { return string(row.Column(i).Bytes) }
-
-func each(conn *sqlite.Conn, sql string, f func(row *sqlite.Stmt)) error {
-	st, err := conn.PrepareOwn(sql)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
-			return err
-		}
-		f(st)
-	}
-}
 
 func (f *facts) note(kind, name, sql string) {
 	switch kind {

@@ -73,17 +73,9 @@ func (r *Recorder) emitted(args []base.Value) error {
 	if err != nil {
 		return err
 	}
-	st, err := r.conn.PrepareOwn(addChangeSQL)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
 	r.called = true
 	record := base.Value{Kind: base.Blob, Bytes: triggerformat.AppendContent(nil, c.key, c.columns)}
-	if err := st.BindAll([]base.Value{base.IntValue(int64(r.Held())), base.TextValue(c.op), base.TextValue(c.table), record}); err != nil {
-		return err
-	}
-	return st.Run()
+	return r.conn.RunOwn(addChangeSQL, base.IntValue(int64(r.Held())), base.TextValue(c.op), base.TextValue(c.table), record)
 }
 
 // Take returns the body of everything after m and the number of seqs that it
@@ -112,18 +104,9 @@ func (r *Recorder) emissions(before int) (list []emission, err error) {
 	if !r.called {
 		return nil, nil
 	}
-	st, err := r.conn.PrepareOwn(readChangesSQL)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	for {
-		more, err := st.Step()
+	for st, err := range r.conn.QueryOwn(readChangesSQL) {
 		if err != nil {
 			return nil, err
-		}
-		if !more {
-			break
 		}
 		e := emission{at: int(st.Column(0).Int) - before}
 		e.op, e.table = string(st.Column(1).Bytes), string(st.Column(2).Bytes)
@@ -133,12 +116,7 @@ func (r *Recorder) emissions(before int) (list []emission, err error) {
 		list = append(list, e)
 	}
 	if len(list) > 0 {
-		remove, err := r.conn.PrepareOwn(removeChangesSQL)
-		if err != nil {
-			return nil, err
-		}
-		defer remove.Close()
-		if err := remove.Run(); err != nil {
+		if err := r.conn.RunOwn(removeChangesSQL); err != nil {
 			return nil, err
 		}
 	}

@@ -65,19 +65,15 @@ func (r *Recorder) refresh() (err error) {
 // ordinaryTables lists the tables that can have triggers: no virtual ones, nor
 // the shadow tables below them.
 func ordinaryTables(conn *sqlite.Conn) (names []string, err error) {
-	st, err := conn.PrepareOwn(`SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+	rows := conn.QueryOwn(`SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
 		AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_skein\_%' ESCAPE '\' ORDER BY name`)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
-			return names, err
+	for row, err := range rows {
+		if err != nil {
+			return nil, err
 		}
-		names = append(names, string(st.Column(0).Bytes))
+		names = append(names, string(row.Column(0).Bytes))
 	}
+	return names, nil
 }
 
 // NeedsSetUp says that the triggers have not been made yet in this database.
@@ -166,12 +162,7 @@ func (r *Recorder) sendAll(table string) error {
 	for _, k := range r.KeyNames(table) {
 		args = append(args, sqltext.QuoteName(k))
 	}
-	st, err := r.conn.PrepareOwn("SELECT " + sqlite.EmitFunction + "(" + strings.Join(args, ", ") + ") FROM main." + sqltext.QuoteName(table))
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return st.Run()
+	return r.conn.RunOwn("SELECT " + sqlite.EmitFunction + "(" + strings.Join(args, ", ") + ") FROM main." + sqltext.QuoteName(table))
 }
 
 // missing lists what is in a and not in b.

@@ -126,10 +126,10 @@ func (a *applier) undo(to, executed base.Seq) error {
 		return err
 	}
 	if err = a.undoEntries(tail, executed); err == nil {
-		err = runOwn(a.conn, undoOperationsSQL, base.IntValue(int64(to)))
+		err = a.conn.RunOwn(undoOperationsSQL, base.IntValue(int64(to)))
 	}
 	if err == nil {
-		err = runOwn(a.conn, undoRowsSQL, base.IntValue(int64(to)))
+		err = a.conn.RunOwn(undoRowsSQL, base.IntValue(int64(to)))
 	}
 	if err == nil {
 		err = setPosition(a.conn, base.Position{Epoch: a.replica.changes.EpochAt(to), Seq: to})

@@ -103,13 +103,18 @@ func (r *Replica) readOwn(ctx context.Context, f func(conn *sqlite.Conn) error) 
 		return err
 	}
 	defer file.release()
-	conn, err := file.db.Reader(ctx)
+	return withOwn(ctx, file.db, f)
+}
+
+// withOwn calls f with a reader of a file that may read our own tables, until it
+// is given back.
+func withOwn(ctx context.Context, db *sqlite.Database, f func(conn *sqlite.Conn) error) error {
+	conn, err := db.Reader(ctx)
 	if err != nil {
 		return err
 	}
-	defer file.db.ReleaseReader(conn)
+	defer db.ReleaseReader(conn)
 	conn.SetGuard(sqlite.GuardOwn)
-	defer conn.SetGuard(sqlite.GuardRead)
 	return f(conn)
 }
 

@@ -95,15 +95,7 @@ func checkContents(ctx context.Context, db *sqlite.Database) error {
 }
 
 func countWhere(conn *sqlite.Conn, where string) (int64, error) {
-	st, err := conn.PrepareOwn("SELECT count(*) FROM sqlite_schema WHERE " + where)
-	if err != nil {
-		return 0, err
-	}
-	defer st.Close()
-	if _, err := st.Step(); err != nil {
-		return 0, err
-	}
-	return st.Column(0).Int, nil
+	return ownInteger(conn, "SELECT count(*) FROM sqlite_schema WHERE "+where)
 }
 
 // replaceContents puts a file in the place of the database, in the writer

@@ -42,7 +42,7 @@ func (n *named) note(conn *sqlite.Conn, e *entry.Entry) error {
 		return nil
 	}
 	at := e.Position()
-	err := runOwn(conn, noteOperationSQL, base.Value{Kind: base.Blob, Bytes: id[:]},
+	err := conn.RunOwn(noteOperationSQL, base.Value{Kind: base.Blob, Bytes: id[:]},
 		base.IntValue(int64(at.Epoch)), base.IntValue(int64(at.Seq)), base.IntValue(rows))
 	if err != nil {
 		return fmt.Errorf("remember operation %v: %w", id, err)
@@ -51,7 +51,7 @@ func (n *named) note(conn *sqlite.Conn, e *entry.Entry) error {
 		return nil
 	}
 	n.sincePruned = 0
-	return runOwn(conn, pruneOperationsSQL, base.IntValue(KeptOperations))
+	return conn.RunOwn(pruneOperationsSQL, base.IntValue(KeptOperations))
 }
 
 // findOperation looks a named operation up.
@@ -72,33 +72,11 @@ func findOperation(conn *sqlite.Conn, id replica.OperationID) (op operation, fou
 	return op, found, err
 }
 
-func runOwn(conn *sqlite.Conn, sql string, args ...base.Value) error {
-	st, err := conn.PrepareOwn(sql)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if err := st.BindAll(args); err != nil {
-		return err
-	}
-	_, err = st.Step()
-	return err
-}
-
 // findNamed looks a named operation up in this replica's file.
 func (r *Replica) findNamed(ctx context.Context, id replica.OperationID) (op operation, found bool, err error) {
-	file, err := r.useFile()
-	if err != nil {
-		return op, false, err
-	}
-	defer file.release()
-	conn, err := file.db.Reader(ctx)
-	if err != nil {
-		return op, false, err
-	}
-	defer file.db.ReleaseReader(conn)
-	conn.SetGuard(sqlite.GuardOwn)
-	op, found, err = findOperation(conn, id)
-	conn.SetGuard(sqlite.GuardRead)
+	err = r.readOwn(ctx, func(conn *sqlite.Conn) (err error) {
+		op, found, err = findOperation(conn, id)
+		return err
+	})
 	return op, found, err
 }

@@ -100,24 +100,15 @@ func (r *Replica) declaredTables(ctx context.Context) (map[string]string, error)
 	if db == nil {
 		return nil, base.Errorf(base.KindUnavailable, "the file is not open")
 	}
-	conn, err := db.Reader(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer db.ReleaseReader(conn)
-	conn.SetGuard(sqlite.GuardOwn)
-	defer conn.SetGuard(sqlite.GuardRead)
-	st, err := conn.PrepareOwn(tablesSQL)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
 	tables := make(map[string]string)
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
-			return tables, err
+	err := withOwn(ctx, db, func(conn *sqlite.Conn) error {
+		for row, err := range conn.QueryOwn(tablesSQL) {
+			if err != nil {
+				return err
+			}
+			tables[string(row.Column(0).Bytes)] = string(row.Column(1).Bytes)
 		}
-		tables[string(st.Column(0).Bytes)] = string(st.Column(1).Bytes)
-	}
+		return nil
+	})
+	return tables, err
 }

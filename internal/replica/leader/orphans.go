@@ -59,24 +59,20 @@ func (r *Replica) openOrphans(ctx context.Context) (*sqlite.Conn, error) {
 	if err := conn.Exec(orphanSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("open orphaned writes: %w", err), conn.Close())
 	}
-	if err := extendOrphans(conn); err != nil {
+	if err := extend(conn, "orphan", "rowid_name TEXT", "acknowledged INTEGER"); err != nil {
 		return nil, errors.Join(fmt.Errorf("open orphaned writes: %w", err), conn.Close())
 	}
 	return conn, nil
 }
 
-// extendOrphans adds the columns that a file of an earlier version lacks.
-func extendOrphans(conn *sqlite.Conn) error {
-	for _, column := range []string{"rowid_name TEXT", "acknowledged INTEGER"} {
+// extend adds columns, declared as NAME TYPE, that one of our own tables lacks in
+// a file of an earlier version.
+func extend(conn *sqlite.Conn, table string, columns ...string) error {
+	for _, column := range columns {
 		name, _, _ := strings.Cut(column, " ")
-		st, err := conn.PrepareOwn("SELECT 1 FROM pragma_table_info('orphan') WHERE name = '" + name + "'")
-		if err != nil {
-			return err
-		}
-		has, err := st.Step()
-		st.Close()
-		if err == nil && !has {
-			err = conn.Exec("ALTER TABLE orphan ADD COLUMN " + column)
+		n, err := ownInteger(conn, "SELECT count(*) FROM pragma_table_info('"+table+"') WHERE name = '"+name+"'")
+		if err == nil && n == 0 {
+			err = conn.Exec("ALTER TABLE " + table + " ADD COLUMN " + column)
 		}
 		if err != nil {
 			return err
@@ -289,26 +285,20 @@ func (r *Replica) Orphans(ctx context.Context, limit int) ([]Orphan, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	st, err := conn.PrepareOwn("SELECT epoch, seq, written_ns, table_name, operation, columns, key, old, new, coalesce(rowid_name, ''), acknowledged FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1")
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	if err := st.BindAll([]base.Value{base.IntValue(int64(limit))}); err != nil {
-		return nil, err
-	}
+	rows := conn.QueryOwn("SELECT epoch, seq, written_ns, table_name, operation, columns, key, old, new, coalesce(rowid_name, ''), acknowledged FROM orphan ORDER BY epoch DESC, seq DESC LIMIT ?1",
+		base.IntValue(int64(limit)))
 	var list []Orphan
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
+	for row, err := range rows {
+		if err != nil {
 			return list, err
 		}
-		o, err := readOrphan(st)
+		o, err := readOrphan(row)
 		if err != nil {
 			return list, err
 		}
 		list = append(list, o)
 	}
+	return list, nil
 }
 
 func readOrphan(st *sqlite.Stmt) (o Orphan, err error) {
@@ -335,7 +325,7 @@ func (r *Replica) DropOrphan(ctx context.Context, epoch base.Epoch, seq base.Seq
 		return err
 	}
 	defer conn.Close()
-	if err := runOwn(conn, "DELETE FROM orphan WHERE epoch = ?1 AND seq = ?2", base.IntValue(int64(epoch)), base.IntValue(int64(seq))); err != nil {
+	if err := conn.RunOwn("DELETE FROM orphan WHERE epoch = ?1 AND seq = ?2", base.IntValue(int64(epoch)), base.IntValue(int64(seq))); err != nil {
 		return fmt.Errorf("drop an orphaned write: %w", err)
 	}
 	r.recountOrphans(ctx)

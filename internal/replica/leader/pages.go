@@ -70,7 +70,7 @@ func (b *basis) lose(conn *sqlite.Conn, r *Replica) error {
 	}
 	r.base.Store(nil)
 	b.has = false
-	return runOwn(conn, loseBaseSQL)
+	return conn.RunOwn(loseBaseSQL)
 }
 
 // make gives the file a base in a transaction of its own, which the log does not
@@ -85,7 +85,7 @@ func (b *basis) make(conn *sqlite.Conn, r *Replica) error {
 	}
 	err := conn.Exec(createBaseSQL)
 	if err == nil {
-		err = runOwn(conn, makeBaseSQL, base.Value{Kind: base.Blob, Bytes: id[:]})
+		err = conn.RunOwn(makeBaseSQL, base.Value{Kind: base.Blob, Bytes: id[:]})
 	}
 	if err == nil {
 		err = conn.Commit()
@@ -376,16 +376,12 @@ func (r *Replica) imageTo(ctx context.Context, path string, progress func(done, 
 
 // findBase notes which base a file has that was opened.
 func (r *Replica) findBase(ctx context.Context, db *sqlite.Database) error {
-	conn, err := db.Reader(ctx)
-	if err != nil {
+	return withOwn(ctx, db, func(conn *sqlite.Conn) error {
+		r.base.Store(nil)
+		id, has, err := readBase(conn)
+		if has {
+			r.base.Store(&id)
+		}
 		return err
-	}
-	defer db.ReleaseReader(conn)
-	conn.SetGuard(sqlite.GuardOwn)
-	r.base.Store(nil)
-	id, has, err := readBase(conn)
-	if has {
-		r.base.Store(&id)
-	}
-	return err
+	})
 }

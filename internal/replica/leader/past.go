@@ -18,35 +18,19 @@ import (
 const (
 	readPastSQL    = "SELECT past FROM _skein_position WHERE id = 1"
 	setPastSQL     = "UPDATE _skein_position SET past = ?1 WHERE id = 1"
-	countPastSQL   = "SELECT count(*) FROM pragma_table_info('_skein_position') WHERE name = 'past'"
-	addPastSQL     = "ALTER TABLE _skein_position ADD COLUMN past BLOB"
 	warnForgotten  = "the past of this database spans too many other databases: those noted longest ago are forgotten, and a reader no longer waits for them"
 	pastOfDatabase = "past of the database: %w"
 )
 
-// addPastColumn brings a file of an earlier version up to date.
-func addPastColumn(conn *sqlite.Conn) error {
-	n, err := ownInteger(conn, countPastSQL)
-	if err != nil || n > 0 {
-		return err
-	}
-	return conn.Exec(addPastSQL)
-}
-
 // recallPast finds out whether a file that was opened has a past.
 func (r *Replica) recallPast(ctx context.Context, db *sqlite.Database) error {
-	conn, err := db.Reader(ctx)
-	if err != nil {
+	return withOwn(ctx, db, func(conn *sqlite.Conn) error {
+		past, err := readPast(conn)
+		if past != "" {
+			r.hasPast.Store(true)
+		}
 		return err
-	}
-	defer db.ReleaseReader(conn)
-	conn.SetGuard(sqlite.GuardOwn)
-	defer conn.SetGuard(sqlite.GuardRead)
-	past, err := readPast(conn)
-	if past != "" {
-		r.hasPast.Store(true)
-	}
-	return err
+	})
 }
 
 func readPast(conn *sqlite.Conn) (token.Past, error) {
@@ -83,7 +67,7 @@ func (r *Replica) notePast(conn *sqlite.Conn, past token.Past) (forgotten int, e
 		return 0, nil
 	}
 	r.hasPast.Store(true) // Before anyone can see it.
-	if err := runOwn(conn, setPastSQL, base.BlobValue([]byte(after))); err != nil {
+	if err := conn.RunOwn(setPastSQL, base.BlobValue([]byte(after))); err != nil {
 		return 0, fmt.Errorf(pastOfDatabase, err)
 	}
 	return forgotten, nil

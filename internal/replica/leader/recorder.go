@@ -65,7 +65,7 @@ func openRecorder(e *env.Env, format string, conn *sqlite.Conn) (recorder, error
 }
 
 // rowRecorder catches in format row.
-type rowRecorder struct{ rows *row.Recorder }
+type rowRecorder struct{ *row.Recorder }
 
 func newRowRecorder(conn *sqlite.Conn) (recorder, error) {
 	rows, err := row.NewRecorder(conn)
@@ -75,18 +75,14 @@ func newRowRecorder(conn *sqlite.Conn) (recorder, error) {
 	return rowRecorder{rows}, nil
 }
 
-func (r rowRecorder) Mark() mark                                   { return mark{rows: r.rows.Mark()} }
-func (r rowRecorder) Rewind(m mark)                                { r.rows.Rewind(m.rows) }
+func (r rowRecorder) Mark() mark                                   { return mark{rows: r.Recorder.Mark()} }
+func (r rowRecorder) Rewind(m mark)                                { r.Recorder.Rewind(m.rows) }
 func (r rowRecorder) Before(*sqlite.Stmt, replica.Statement) error { return nil }
 func (r rowRecorder) After(st *sqlite.Stmt, s replica.Statement) error {
-	return r.rows.Statement(st.Info(), s.SQL)
+	return r.Recorder.Statement(st.Info(), s.SQL)
 }
-func (r rowRecorder) Size() int        { return r.rows.Size() }
-func (r rowRecorder) Err() error       { return r.rows.Err() }
-func (r rowRecorder) SchemasRead() int { return r.rows.SchemasRead() }
-func (r rowRecorder) Close()           { r.rows.Close() }
 
 func (r rowRecorder) Take(m mark) (captured, error) {
-	body, changes, err := r.rows.Take(m.rows)
+	body, changes, err := r.Recorder.Take(m.rows)
 	return captured{kind: entry.Row, body: body, changes: changes}, err
 }

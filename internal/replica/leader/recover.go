@@ -237,7 +237,7 @@ func makeTables(conn *sqlite.Conn) error {
 		return err
 	}
 	if n == 2 {
-		return addPastColumn(conn)
+		return extend(conn, "_skein_position", "past BLOB")
 	}
 	if err := conn.BeginImmediate(); err != nil {
 		return err

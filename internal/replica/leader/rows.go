@@ -51,7 +51,7 @@ func (a *aside) keep(conn *sqlite.Conn, e *entry.Entry, body []byte, limit int64
 		}
 		a.bytes, a.known = size, true
 	}
-	if err := runOwn(conn, keepRowsSQL, base.IntValue(int64(e.First)), base.Value{Kind: base.Blob, Bytes: body}); err != nil {
+	if err := conn.RunOwn(keepRowsSQL, base.IntValue(int64(e.First)), base.Value{Kind: base.Blob, Bytes: body}); err != nil {
 		return fmt.Errorf("keep the rows of %v aside: %w", e.Position(), err)
 	}
 	if a.bytes += int64(len(body)); a.bytes <= limit {
@@ -62,24 +62,18 @@ func (a *aside) keep(conn *sqlite.Conn, e *entry.Entry, body []byte, limit int64
 
 // prune gives a quarter of the limit back, so that it is not needed each time.
 func (a *aside) prune(conn *sqlite.Conn, limit int64, logStart base.Seq) error {
-	st, err := conn.PrepareOwn(eachRowsSQL)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
 	var last int64
-	for {
-		more, err := st.Step()
+	for row, err := range conn.QueryOwn(eachRowsSQL) {
 		if err != nil {
 			return err
 		}
-		if !more || a.bytes <= limit-limit/4 && base.Seq(st.Column(0).Int) >= logStart {
+		if a.bytes <= limit-limit/4 && base.Seq(row.Column(0).Int) >= logStart {
 			break
 		}
-		last = st.Column(0).Int
-		a.bytes -= st.Column(1).Int
+		last = row.Column(0).Int
+		a.bytes -= row.Column(1).Int
 	}
-	return runOwn(conn, pruneRowsSQL, base.IntValue(last))
+	return conn.RunOwn(pruneRowsSQL, base.IntValue(last))
 }
 
 // forget is for when what the connection has done was undone.

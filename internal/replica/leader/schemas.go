@@ -45,7 +45,7 @@ func beginSchemaHistory(conn *sqlite.Conn, seq base.Seq) error {
 		return err
 	}
 	if err = conn.Exec(createSchemaSQL); err == nil {
-		err = runOwn(conn, beginSchemaSQL, base.IntValue(int64(seq)))
+		err = conn.RunOwn(beginSchemaSQL, base.IntValue(int64(seq)))
 	}
 	if err == nil {
 		err = noteSchema(conn, seq, 0)
@@ -68,7 +68,7 @@ func noteSchema(conn *sqlite.Conn, seq, logStart base.Seq) error {
 		sql string
 		arg base.Value
 	}{{dropSchemaSQL, at}, {addSchemaSQL, at}, {pruneSchemaSQL, start}, {moveSchemaSQL, start}} {
-		if err := runOwn(conn, step.sql, step.arg); err != nil {
+		if err := conn.RunOwn(step.sql, step.arg); err != nil {
 			return fmt.Errorf("remember the schema at %d: %w", seq, err)
 		}
 	}
@@ -83,24 +83,16 @@ func schemaAt(conn *sqlite.Conn, seq base.Seq) (tables map[string]string, from b
 	if err != nil || seq < from {
 		return nil, from, err
 	}
-	st, err := conn.PrepareOwn(schemaAtSQL)
-	if err != nil {
-		return nil, from, err
-	}
-	defer st.Close()
-	if err := st.BindAll([]base.Value{base.IntValue(int64(seq))}); err != nil {
-		return nil, from, err
-	}
 	tables = make(map[string]string)
-	for {
-		more, err := st.Step()
-		if err != nil || !more {
-			return tables, from, err
+	for row, err := range conn.QueryOwn(schemaAtSQL, base.IntValue(int64(seq))) {
+		if err != nil {
+			return nil, from, err
 		}
-		if sql := st.Column(1); sql.Kind == base.Text {
-			tables[string(st.Column(0).Bytes)] = string(sql.Bytes)
+		if sql := row.Column(1); sql.Kind == base.Text {
+			tables[string(row.Column(0).Bytes)] = string(sql.Bytes)
 		}
 	}
+	return tables, from, nil
 }
 
 func ownInteger(conn *sqlite.Conn, sql string) (int64, error) {
