@@ -155,18 +155,24 @@ func (o *outage) survive(t *testing.T, vfs *mounts, damaged base.NodeID, random 
 	return c.replica(damaged).Status().Copied > 0
 }
 
+// pair is two replicas on disks that crash.
+func pair(t *testing.T, vfs *mounts) *cluster {
+	c := &cluster{t: t, vfs: vfs.name, small: true, disks: map[base.NodeID]*crashfs.Disk{1: crashfs.New(), 2: crashfs.New()}}
+	vfs.mount(c.disks)
+	c.start(leader.Assignment{Policy: base.DefaultPolicy(), Replicas: []base.NodeID{1, 2},
+		Counting: leadership.Count([]base.NodeID{1, 2}, base.DefaultPolicy())})
+	c.open(1)
+	c.open(2)
+	return c
+}
+
 // SQLite takes what follows damage in a -wal for torn. When a checkpoint had
 // come further than that, the file would be a mixture.
 func TestADamagedWALIsNotMixedWithItsCheckpoint(t *testing.T) {
 	p := &plant{t: t}
 	vfs := p.register("wal")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, vfs: vfs.name, small: true, disks: map[base.NodeID]*crashfs.Disk{1: crashfs.New(), 2: crashfs.New()}}
-		vfs.mount(c.disks)
-		c.start(leader.Assignment{Policy: base.DefaultPolicy(), Replicas: []base.NodeID{1, 2},
-			Counting: leadership.Count([]base.NodeID{1, 2}, base.DefaultPolicy())})
-		c.open(1)
-		c.open(2)
+		c := pair(t, vfs)
 		defer c.close()
 		c.appoint(1)
 		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")
@@ -199,12 +205,7 @@ func TestDamageInOurOwnTablesIsHealed(t *testing.T) {
 	p := &plant{t: t}
 	vfs := p.register("own")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, vfs: vfs.name, small: true, disks: map[base.NodeID]*crashfs.Disk{1: crashfs.New(), 2: crashfs.New()}}
-		vfs.mount(c.disks)
-		c.start(leader.Assignment{Policy: base.DefaultPolicy(), Replicas: []base.NodeID{1, 2},
-			Counting: leadership.Count([]base.NodeID{1, 2}, base.DefaultPolicy())})
-		c.open(1)
-		c.open(2)
+		c := pair(t, vfs)
 		defer c.close()
 		c.appoint(1)
 		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data BLOB)")

@@ -7,9 +7,6 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/env/crashfs"
-	"github.com/skeindb/skein/internal/leadership"
-	"github.com/skeindb/skein/internal/replica/leader"
 )
 
 // A leader whose disk is full refuses writes and says why, whatever call it is
@@ -19,12 +16,7 @@ func TestAFullDiskIsToldAndHeals(t *testing.T) {
 	vfs := p.register("full")
 	for left := int64(0); left < 200<<10; left += 9 << 10 {
 		synctest.Test(t, func(t *testing.T) {
-			c := &cluster{t: t, vfs: vfs.name, small: true, disks: map[base.NodeID]*crashfs.Disk{1: crashfs.New(), 2: crashfs.New()}}
-			vfs.mount(c.disks)
-			c.start(leader.Assignment{Policy: base.DefaultPolicy(), Replicas: []base.NodeID{1, 2},
-				Counting: leadership.Count([]base.NodeID{1, 2}, base.DefaultPolicy())})
-			c.open(1)
-			c.open(2)
+			c := pair(t, vfs)
 			defer c.close()
 			c.appoint(1)
 			c.write("CREATE TABLE item(id INTEGER PRIMARY KEY, data)")
