@@ -24,6 +24,9 @@ func looksBoolean(b []byte) bool {
 
 // booleanArgument converts parameter i, from 0, if it meets a BOOLEAN column.
 func (c *conn) booleanArgument(st *statement, i int, v base.Value) (base.Value, error) {
+	if st.kind == kindDeclare {
+		return c.booleanArgument(st.cursor.query, i, v)
+	}
 	if st.kind != kindEngine {
 		return v, nil
 	}

@@ -40,6 +40,7 @@ type conn struct {
 	statements map[string]*statement
 	unnamed    *statement
 	portals    map[string]*portal
+	savepoints []string // names of those that are set
 	unnamedP   portal
 	active     *portal // its rows are open at the session
 	reported   string  // the token that the client knows

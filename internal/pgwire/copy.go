@@ -350,8 +350,7 @@ func (c *conn) copyOut(cmd *copyCommand) (int64, error) {
 	format, formats := copyFormats(cmd, len(p.columns))
 	c.out.send(&pgproto3.CopyOutResponse{OverallFormat: format, ColumnFormatCodes: formats})
 	c.copyBegin(cmd, p.columns)
-	for p.rows != nil && (p.peeked || p.rows.Next()) {
-		p.peeked = false
+	for p.next() {
 		err := c.copyRow(cmd, p.rows.Row(), p.columns)
 		if err == nil {
 			p.sent++

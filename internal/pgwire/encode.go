@@ -16,9 +16,13 @@ import (
 // row adds a DataRow. formats holds none, one for all or one for each column.
 func (w *writer) row(values []base.Value, columns []column, formats []int16) error {
 	if len(values) != len(columns) {
-		return pgError("0A000", "cached plan must not change result type").WithHint("prepare the statement again")
+		return changedResult()
 	}
 	return w.fields('D', values, columns, formats)
+}
+
+func changedResult() error {
+	return pgError("0A000", "cached plan must not change result type").WithHint("prepare the statement again")
 }
 
 // copyFields adds a row of a COPY in binary format, which is laid out as a
@@ -231,7 +235,7 @@ func (w *writer) complete(tag string, rows int64) {
 	switch tag {
 	case "INSERT":
 		w.buf = strconv.AppendInt(append(w.buf, " 0 "...), rows, 10)
-	case "SELECT", "UPDATE", "DELETE", "COPY", "FETCH":
+	case "SELECT", "UPDATE", "DELETE", "COPY", "FETCH", "MOVE":
 		w.buf = strconv.AppendInt(append(w.buf, ' '), rows, 10)
 	}
 	w.buf = append(w.buf, 0)

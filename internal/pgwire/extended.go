@@ -93,7 +93,11 @@ func (c *conn) bind(body []byte) error {
 	if err != nil {
 		return err
 	}
-	formats, err := m.resultFormats(len(st.columns))
+	columns := st.columns
+	if st.kind == kindFetch {
+		columns = c.fetchColumns(st)
+	}
+	formats, err := m.resultFormats(len(columns))
 	if err != nil {
 		return err
 	}
@@ -101,7 +105,7 @@ func (c *conn) bind(body []byte) error {
 	if err != nil {
 		return err
 	}
-	p.st, p.args, p.formats, p.columns = st, args, formats, st.columns
+	p.st, p.args, p.formats, p.columns = st, args, formats, columns
 	c.out.empty('2')
 	return nil
 }
@@ -333,6 +337,9 @@ func (c *conn) closeObject(body []byte) error {
 		delete(c.statements, string(name))
 	case 'P':
 		if p, err := c.portal(name); err == nil {
+			if err := c.settle(p); err != nil {
+				return err
+			}
 			c.closePortal(p)
 		}
 	default:

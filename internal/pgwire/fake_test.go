@@ -178,6 +178,9 @@ func FuzzMessages(f *testing.F) {
 		&pgproto3.Describe{ObjectType: 'P', Name: "p"}, &pgproto3.Execute{Portal: "p", MaxRows: 1}, &pgproto3.Close{ObjectType: 'P', Name: "p"}, &pgproto3.Sync{}))
 	f.Add(encoded(f, &pgproto3.Query{String: "BEGIN; SET a.b = 1; SHOW all; SELECT set_config('a.b', 'c', true); ROLLBACK"}, &pgproto3.FunctionCall{}, &pgproto3.Flush{}, &pgproto3.Terminate{}))
 	f.Add(encoded(f, &pgproto3.Parse{Query: "SELECT $1"}, &pgproto3.Bind{ParameterFormatCodes: []int16{1}, Parameters: [][]byte{{1}}}, &pgproto3.Execute{MaxRows: 2}, &pgproto3.Execute{}, &pgproto3.Sync{}))
+	f.Add(encoded(f, &pgproto3.Query{String: "BEGIN; DECLARE c BINARY CURSOR FOR SELECT 1; FETCH RELATIVE 2 FROM c; MOVE 1 c"},
+		&pgproto3.Parse{Query: "FETCH FORWARD 3 IN c"}, &pgproto3.Bind{DestinationPortal: "p"}, &pgproto3.Execute{Portal: "p", MaxRows: 1},
+		&pgproto3.Execute{Portal: "c"}, &pgproto3.Close{ObjectType: 'P', Name: "c"}, &pgproto3.Execute{Portal: "p"}, &pgproto3.Sync{}))
 	f.Add([]byte{'Q', 0, 0, 0, 3})
 	f.Add([]byte{'B', 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{'P', 0x7f, 0xff, 0xff, 0xff, 'x'})

@@ -25,10 +25,11 @@ type Options struct {
 	MaxMessageBytes int
 	// MaxStatements bounds the prepared statements of a connection; 0 means 4096.
 	MaxStatements int
-	// MaxPortals bounds the open portals of a connection; 0 means 256.
+	// MaxPortals bounds the open portals of a connection, cursors among them; 0
+	// means 256.
 	MaxPortals int
-	// MaxHeldBytes bounds the rows kept for portals of a connection that are
-	// suspended while another statement runs; 0 means 16 MiB.
+	// MaxHeldBytes bounds the rows kept for all portals and cursors of a
+	// connection that are open while another statement runs; 0 means 16 MiB.
 	MaxHeldBytes int
 	// StartupTimeout bounds the time from accept to logged in; 0 means 15 s.
 	StartupTimeout time.Duration

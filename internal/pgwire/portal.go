@@ -22,6 +22,19 @@ type portal struct {
 	sent    int64        // rows, by this Execute
 	tag     string
 	done    bool
+	failed  bool // in the middle of its rows: what is left of them is lost
+
+	cursor bool    // made by DECLARE
+	depth  int     // how many savepoints there were when it was made
+	onRow  bool    // a row has been read, and not the end
+	reader *portal // a FETCH that reads it and is not done
+}
+
+// next moves to the next row; false at the end, and when the rows broke.
+func (p *portal) next() bool {
+	p.onRow = p.peeked || p.rows != nil && p.rows.Next()
+	p.peeked = false
+	return p.onRow
 }
 
 func (c *conn) portal(name []byte) (*portal, error) {
@@ -49,7 +62,7 @@ func (c *conn) newPortal(name []byte) (*portal, error) {
 	if len(c.portals) >= c.s.options.MaxPortals {
 		return nil, base.Errorf(base.KindTooLarge, "more than %d open portals", len(c.portals)).WithHint("close some, or raise the limit")
 	}
-	p := &portal{name: string(name), open: true}
+	p := &portal{name: string(name), open: true, depth: len(c.savepoints)}
 	c.portals[p.name] = p
 	return p, nil
 }
@@ -91,6 +104,9 @@ func (c *conn) start(p *portal) error {
 	if p.rows != nil && r.held {
 		c.active = p
 	}
+	if r.from != nil {
+		r.from.reader = p
+	}
 	return nil
 }
 
@@ -118,6 +134,12 @@ func typedByRow(columns []column, row []base.Value) []column {
 
 // executePortal sends at most limit rows; 0 is all.
 func (c *conn) executePortal(p *portal, limit int64) error {
+	if p.failed {
+		return cannotRun(p)
+	}
+	if err := c.settle(p); err != nil {
+		return err
+	}
 	if p.done {
 		c.out.complete(p.tag, 0)
 		return nil
@@ -164,12 +186,11 @@ func (c *conn) sendRows(p *portal, limit int64) (suspended bool, err error) {
 		return false, nil
 	}
 	p.sent = 0
-	for n := int64(0); p.peeked || p.rows.Next(); n++ {
+	for n := int64(0); p.next(); n++ {
 		if limit > 0 && n == limit {
 			p.peeked = true
 			return true, nil
 		}
-		p.peeked = false
 		if err := c.out.row(p.rows.Row(), p.columns, p.formats); err != nil {
 			c.dropRows(p)
 			return false, err
@@ -186,7 +207,7 @@ func (c *conn) sendRows(p *portal, limit int64) (suspended bool, err error) {
 // dropRows gives up a result in the middle.
 func (c *conn) dropRows(p *portal) {
 	p.rows.Close()
-	p.rows, p.done = nil, true
+	p.rows, p.failed = nil, true
 	if c.active == p {
 		c.active = nil
 	}
@@ -222,7 +243,7 @@ func (c *conn) closeRows(p *portal) (session.Result, error) {
 	if closed := p.rows.Close(); err == nil {
 		err = closed
 	}
-	p.rows = nil
+	p.rows, p.failed = nil, err != nil
 	if c.active == p {
 		c.active = nil
 	}
@@ -232,22 +253,29 @@ func (c *conn) closeRows(p *portal) (session.Result, error) {
 // park takes the rest of a suspended portal's rows into memory, so that the
 // session can run another statement.
 func (c *conn) park() error {
-	p := c.active
-	if p == nil {
+	if c.active == nil {
 		return nil
 	}
+	if err := c.settle(c.active); err != nil || c.active == nil {
+		return err
+	}
+	return c.keepRest(c.active)
+}
+
+// keepRest takes the rest of a portal's rows into memory.
+func (c *conn) keepRest(p *portal) error {
 	kept := &memoryRows{}
-	size := 0
-	for p.peeked || p.rows.Next() {
-		p.peeked = false
+	room := c.s.options.MaxHeldBytes - c.heldBytes()
+	onRow := p.onRow
+	for p.next() {
 		row := copyRow(p.rows.Row())
 		for _, v := range row {
-			size += len(v.Bytes) + valueSize
+			kept.size += len(v.Bytes) + valueSize
 		}
-		if size > c.s.options.MaxHeldBytes {
+		if kept.size > room {
 			c.dropRows(p)
-			return base.Errorf(base.KindTooLarge, "the rest of portal %q is over %d bytes and cannot be kept while another statement runs", p.name, c.s.options.MaxHeldBytes).
-				WithHint("read it to its end first, or fetch with LIMIT")
+			return base.Errorf(base.KindTooLarge, "the rest of portal %q is too long to be kept while another statement runs: all that is kept may be %d bytes", p.name, c.s.options.MaxHeldBytes).
+				WithHint("read it to its end first, or close it and read in parts with LIMIT")
 		}
 		kept.values = append(kept.values, row)
 	}
@@ -256,8 +284,24 @@ func (c *conn) park() error {
 		return err
 	}
 	kept.result = result
-	p.rows = kept
+	p.rows, p.onRow = kept, onRow
 	return nil
+}
+
+// heldBytes is how much is kept for the connection's suspended portals.
+func (c *conn) heldBytes() int {
+	n := c.unnamedP.heldBytes()
+	for _, p := range c.portals {
+		n += p.heldBytes()
+	}
+	return n
+}
+
+func (p *portal) heldBytes() int {
+	if kept, ok := p.rows.(*memoryRows); ok {
+		return kept.size
+	}
+	return 0
 }
 
 // valueSize is what a value takes besides its bytes.
@@ -275,6 +319,7 @@ func copyRow(row []base.Value) []base.Value {
 type memoryRows struct {
 	values [][]base.Value
 	next   int
+	size   int // where it counts against what a connection may hold
 	result session.Result
 }
 

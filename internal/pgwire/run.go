@@ -16,7 +16,8 @@ type outcome struct {
 	rows    session.Rows // nil where there are none
 	tag     string       // "" where the rows' result tells it
 	held    bool         // the rows are open at the session
-	count   int64        // of a COPY
+	count   int64        // of a COPY or MOVE
+	from    *portal      // the cursor that a FETCH reads
 }
 
 // prepareOne prepares the one statement that a Parse message may hold.
@@ -33,8 +34,10 @@ func (c *conn) run(st *statement, args []base.Value) (outcome, error) {
 	out := outcome{tag: st.tag}
 	var err error
 	switch st.kind {
-	case kindEngine, kindRollbackTo:
+	case kindEngine, kindRollbackTo, kindSavepoint:
 		return c.runEngine(st, args)
+	case kindFetch:
+		return c.fetch(st)
 	case kindCatalogue:
 		return c.runCatalogue(st.sql, args)
 	case kindBegin:
@@ -58,6 +61,14 @@ func (c *conn) run(st *statement, args []base.Value) (outcome, error) {
 	case kindCopy:
 		out.tag = "COPY"
 		out.count, err = c.runCopy(st.copy)
+	case kindDeclare:
+		err = c.declare(st.cursor, args)
+	case kindMove:
+		out.count, err = c.move(st.cursor)
+	case kindClose:
+		err = c.closeCursor(st.cursor.name)
+	case kindCloseAll:
+		c.closePortals()
 	case kindIgnore, kindEmpty:
 	}
 	return out, err
@@ -77,6 +88,9 @@ func (c *conn) runEngine(st *statement, args []base.Value) (outcome, error) {
 	}
 	if st.kind == kindRollbackTo && c.block == blockFailed {
 		c.block = blockOpen
+	}
+	if st.kind != kindEngine {
+		c.keepBook(st.sql)
 	}
 	return out, nil
 }
@@ -140,7 +154,7 @@ func (c *conn) simple(sql string, more bool) error {
 	if err := c.mayRun(st); err != nil {
 		return err
 	}
-	if more && (st.kind == kindEngine || st.kind == kindCopy) {
+	if more && st.joins() {
 		if err := c.beginImplicit(); err != nil {
 			return err
 		}
@@ -155,7 +169,10 @@ func (c *conn) simplePortal(p *portal) error {
 	}
 	if p.rows != nil && len(p.columns) > 0 {
 		p.typeByFirstRow()
-		c.out.rowDescription(p.columns, nil)
+		if p.st.kind == kindFetch {
+			p.formats = c.binaryCursor(p.st.cursor.name)
+		}
+		c.out.rowDescription(p.columns, p.formats)
 	}
 	if _, err := c.sendRows(p, 0); err != nil {
 		return err

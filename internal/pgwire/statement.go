@@ -26,6 +26,12 @@ const (
 	kindDiscard                // DISCARD
 	kindDeallocate             // DEALLOCATE
 	kindCopy                   // COPY
+	kindSavepoint              // SAVEPOINT, RELEASE: the session
+	kindDeclare                // DECLARE
+	kindFetch                  // FETCH
+	kindMove                   // MOVE
+	kindClose                  // CLOSE
+	kindCloseAll               // CLOSE ALL
 	kindIgnore                 // accepted without effect
 	kindEmpty                  // no statement
 )
@@ -43,6 +49,7 @@ type statement struct {
 	setting  sqltext.Setting
 	config   *configCall
 	copy     *copyCommand
+	cursor   *cursorCommand
 	name     string // DEALLOCATE, DISCARD
 	readOnly bool   // BEGIN READ ONLY
 }
@@ -59,6 +66,16 @@ func (st *statement) endsBlock() bool {
 // writes says whether st changes rows or schema.
 func (st *statement) writes() bool {
 	return st.desc != nil && (st.desc.Kind == session.Write || st.desc.Kind == session.Schema)
+}
+
+// joins says whether st opens the transaction of several statements that the
+// client sent as one.
+func (st *statement) joins() bool {
+	switch st.kind {
+	case kindEngine, kindCopy, kindSavepoint, kindDeclare:
+		return true
+	}
+	return false
 }
 
 // classify recognises what one statement is. It does not look at the database.
@@ -211,12 +228,20 @@ func classifyOther(word, sql string) (*statement, error) {
 			return &statement{kind: kindDeallocate, tag: "DEALLOCATE ALL"}, nil
 		}
 		return &statement{kind: kindDeallocate, name: foldName(t.Text(sql)), tag: "DEALLOCATE"}, nil
-	case "CLOSE", "UNLISTEN":
+	case "SAVEPOINT", "RELEASE":
+		return &statement{kind: kindSavepoint, sql: sql}, nil
+	case "DECLARE":
+		return classifyDeclare(s)
+	case "FETCH":
+		return classifyFetch(kindFetch, s)
+	case "MOVE":
+		return classifyFetch(kindMove, s)
+	case "CLOSE":
+		return classifyClose(s)
+	case "UNLISTEN":
 		return &statement{kind: kindIgnore, tag: word}, nil
 	case "LISTEN", "NOTIFY":
 		return nil, unsupported(word+" is not supported", "poll, or follow the change stream over HTTP")
-	case "DECLARE", "FETCH", "MOVE":
-		return nil, unsupported("cursors in SQL are not supported", "fetch a portal with a row limit, as drivers do for a fetch size")
 	case "PREPARE", "EXECUTE":
 		return nil, unsupported(word+" in SQL is not supported", "use the driver's prepared statements")
 	case "LOCK", "GRANT", "REVOKE", "CALL", "DO", "TRUNCATE", "COMMENT", "SECURITY", "REASSIGN", "REFRESH", "IMPORT", "CLUSTER":
@@ -265,25 +290,39 @@ func (c *conn) prepare(sql string, types []uint32) (*statement, error) {
 	if c.block == blockFailed && !st.endsBlock() {
 		return nil, c.mayRun(st)
 	}
-	params := 0
-	switch st.kind {
-	case kindEngine, kindRollbackTo:
-		if st.desc, err = c.sess.Describe(c.ctx, st.sql); err != nil {
-			return nil, err
-		}
-		params = st.desc.Params
-		st.columns = engineColumns(st.sql, st.desc.Columns)
-	case kindCatalogue:
-		if st.columns, params, err = c.describeCatalogue(sql); err != nil {
-			return nil, err
-		}
-	case kindConfig:
-		params, st.columns = st.config.params(), st.config.columns()
+	params, err := c.inspect(st)
+	if err != nil {
+		return nil, err
 	}
 	if len(types) > params && params == 0 && st.kind != kindEngine {
 		types = nil
 	}
 	st.params = make([]uint32, max(params, len(types)))
 	copy(st.params, types)
+	if st.kind == kindDeclare {
+		st.cursor.query.params = st.params
+	}
 	return st, nil
+}
+
+// inspect finds what is needed to describe st, and returns how many parameters
+// it has.
+func (c *conn) inspect(st *statement) (params int, err error) {
+	switch st.kind {
+	case kindEngine, kindRollbackTo, kindSavepoint:
+		if st.desc, err = c.sess.Describe(c.ctx, st.sql); err != nil {
+			return 0, err
+		}
+		params = st.desc.Params
+		st.columns = engineColumns(st.sql, st.desc.Columns)
+	case kindCatalogue:
+		st.columns, params, err = c.describeCatalogue(st.sql)
+	case kindConfig:
+		params, st.columns = st.config.params(), st.config.columns()
+	case kindDeclare:
+		return c.inspect(st.cursor.query)
+	case kindFetch:
+		st.columns = c.fetchColumns(st)
+	}
+	return params, err
 }

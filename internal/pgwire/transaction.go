@@ -44,7 +44,7 @@ func (c *conn) follow() {
 
 // ended forgets what lives as long as a transaction.
 func (c *conn) ended() {
-	c.block, c.implicit, c.readOnly = blockNone, false, false
+	c.block, c.implicit, c.readOnly, c.savepoints = blockNone, false, false, nil
 	c.closePortals()
 	if c.settings.local != nil {
 		c.endLocal()
@@ -135,6 +135,9 @@ func (c *conn) abandon() {
 
 // control runs a statement without rows at the session.
 func (c *conn) control(sql string) (session.Result, error) {
+	if err := c.park(); err != nil {
+		return session.Result{}, err
+	}
 	rows, err := c.sess.Query(c.ctx, sql, nil)
 	if err != nil {
 		return session.Result{}, err
