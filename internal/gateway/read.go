@@ -55,16 +55,16 @@ func (l readLevel) request(t token.Token, db base.DatabaseID, guard replica.Guar
 // read runs an autocommit read at the session's level: here when this node has
 // a replica that is fresh enough within a bounded wait, or at the leader.
 func (s *clientSession) read(ctx context.Context, st statement) (session.Rows, error) {
-	ctx, stop := s.cancelable(ctx, 0)
+	ctx, w := s.watch(ctx, 0)
 	rows, db, err := s.openRead(ctx, st)
 	if err != nil {
-		stop()
+		w.done()
 		return nil, err
 	}
-	tracked := &trackedRows{Rows: rows, closed: func(r session.Result) {
+	tracked := &trackedRows{Rows: rows, watch: w, closed: func(r session.Result) {
 		s.saw(db, r)
 		s.reading = nil
-		stop()
+		w.done()
 	}}
 	s.reading = tracked
 	return tracked, nil
@@ -157,6 +157,7 @@ func (p *peekedRows) Next() bool {
 type trackedRows struct {
 	session.Rows
 	closed func(session.Result)
+	watch  *watch // of the client's statement; nil inside other rows
 	result session.Result
 	shown  bool // a row, or that there is none
 	over   bool
@@ -174,6 +175,20 @@ func (t *trackedRows) Next() bool {
 	t.shown = t.shown || t.Rows.Err() == nil
 	t.finish()
 	return false
+}
+
+// Rest implements session.Resting.
+func (t *trackedRows) Rest() {
+	if !t.over {
+		t.watch.stop()
+	}
+}
+
+// Wake implements session.Resting.
+func (t *trackedRows) Wake() {
+	if !t.over {
+		t.watch.start()
+	}
 }
 
 // Result implements session.Rows.

@@ -55,26 +55,53 @@ func (s *clientSession) Cancel() {
 // cancelable returns ctx bounded by the session's statement timeout, or else
 // by bound (0: not at all), and open to Cancel until done is called.
 func (s *clientSession) cancelable(ctx context.Context, bound time.Duration) (_ context.Context, done func()) {
+	ctx, w := s.watch(ctx, bound)
+	return ctx, w.done
+}
+
+// watch is cancelable for what may rest in between.
+func (s *clientSession) watch(ctx context.Context, bound time.Duration) (context.Context, *watch) {
 	if t := s.settings.statementTimeout; t > 0 {
 		bound = t
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	var timer env.Stopper
-	if bound > 0 {
-		timer = s.gateway.env.Clock.AfterFunc(bound, func() { cancel(tookTooLong(bound)) })
+	w := &watch{session: s, bound: bound, cancel: cancel}
+	w.start()
+	return ctx, w
+}
+
+// watch lets Cancel and a time limit end a statement while it runs.
+type watch struct {
+	session *clientSession
+	bound   time.Duration // 0: none
+	cancel  context.CancelCauseFunc
+	timer   env.Stopper
+}
+
+func (w *watch) start() {
+	if w.bound > 0 {
+		w.timer = w.session.gateway.env.Clock.AfterFunc(w.bound, func() { w.cancel(tookTooLong(w.bound)) })
 	}
+	w.session.letCancel(w.cancel)
+}
+
+func (w *watch) stop() {
+	w.session.letCancel(nil)
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+func (w *watch) done() {
+	w.stop()
+	w.cancel(nil)
+}
+
+// letCancel says what Cancel ends; nil: nothing.
+func (s *clientSession) letCancel(cancel context.CancelCauseFunc) {
 	s.running.Lock()
 	s.running.cancel = cancel
 	s.running.Unlock()
-	return ctx, func() {
-		s.running.Lock()
-		s.running.cancel = nil
-		s.running.Unlock()
-		if timer != nil {
-			timer.Stop()
-		}
-		cancel(nil)
-	}
 }
 
 func tookTooLong(bound time.Duration) error {

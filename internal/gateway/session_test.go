@@ -467,6 +467,62 @@ func TestCancel(t *testing.T) {
 	})
 }
 
+// Rows that rest are no statement that runs: neither Cancel nor the statement
+// timeout ends them, in a transaction or outside one, here or elsewhere.
+func TestRowsRest(t *testing.T) {
+	run(t, 4, 3, func(t *testing.T, c *cluster) {
+		c.session(1).do("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		c.session(1).do("INSERT INTO item WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 3000) SELECT i FROM n")
+		c.level()
+		for _, id := range []base.NodeID{1, 2, 4} {
+			for _, begin := range []string{"ROLLBACK", "BEGIN"} {
+				s := c.session(id)
+				s.do("SET skein.statement_timeout = '1s'")
+				s.do(begin)
+				rows := s.restingRows("SELECT id FROM item")
+				rows.Rest()
+				time.Sleep(2 * time.Second)
+				s.Cancel()
+				rows.Wake()
+				if n, err := count(rows); n != 2999 || err != nil {
+					t.Errorf("node %d, %s: after a rest: %d rows, %v", id, begin, n, err)
+				}
+				rows = s.restingRows("SELECT id FROM item")
+				rows.Rest()
+				rows.Wake()
+				time.Sleep(2 * time.Second)
+				if n, err := count(rows); id != 4 && base.KindOf(err) != base.KindTimeout {
+					t.Errorf("node %d, %s: without a rest: %d rows, %v", id, begin, n, err)
+				}
+				rows.Rest() // It is over.
+				rows.Wake()
+				s.Close()
+			}
+		}
+	})
+}
+
+type restingRows interface {
+	session.Rows
+	session.Resting
+}
+
+// restingRows reads the first row.
+func (s *client) restingRows(sql string) restingRows {
+	rows, err := s.Query(s.t.Context(), sql, nil)
+	if err != nil || !rows.Next() {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	return rows.(restingRows)
+}
+
+func count(rows session.Rows) (n int, err error) {
+	for rows.Next() {
+		n++
+	}
+	return n, rows.Err()
+}
+
 // Settings that can be set and shown, and what is wrong with others.
 func TestSettings(t *testing.T) {
 	run(t, 1, 1, func(t *testing.T, c *cluster) {

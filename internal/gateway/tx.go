@@ -39,18 +39,18 @@ func (t *transaction) query(ctx context.Context, st statement) (session.Rows, er
 	if saving && t.writer == nil {
 		return t.savepoint(st.SQL)
 	}
-	ctx, stop := t.session.cancelable(ctx, 0)
+	ctx, w := t.session.watch(ctx, 0)
 	if t.writer == nil && !st.writes() && t.session.settings.read.kind != levelLeader {
 		rows, err := t.read(ctx, st)
 		if err != nil {
-			stop()
+			w.done()
 			return nil, err
 		}
-		tracked := &trackedRows{Rows: rows, closed: func(r session.Result) { t.last = r; stop() }}
+		tracked := &trackedRows{Rows: rows, watch: w, closed: func(r session.Result) { t.last = r; w.done() }}
 		t.session.reading = tracked
 		return tracked, nil
 	}
-	defer stop()
+	defer w.done()
 	return t.write(ctx, st)
 }
 

@@ -169,9 +169,11 @@ func (c *conn) loop() error {
 		if kind == 'X' {
 			return nil
 		}
+		c.wakeActive()
 		if err := c.handle(kind, body); err != nil {
 			return err
 		}
+		c.restActive()
 		if c.out.err != nil {
 			return c.out.err
 		}

@@ -3,6 +3,7 @@ package pgwire
 import (
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/skeindb/skein/internal/sqltext"
 )
@@ -71,7 +72,7 @@ func classifyDeclare(s sqltext.Scanner) (*statement, error) {
 	if s.Word("WITHOUT") && !s.Word("HOLD") || !s.Word("FOR") {
 		return nil, syntaxNear(s)
 	}
-	cmd.query, err = classifyDeclared(s.SQL[s.At:])
+	cmd.query, err = classifyDeclared(strings.TrimSpace(s.SQL[s.At:]))
 	return &statement{kind: kindDeclare, cursor: cmd, tag: "DECLARE CURSOR"}, err
 }
 

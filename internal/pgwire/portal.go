@@ -250,6 +250,26 @@ func (c *conn) closeRows(p *portal) (session.Result, error) {
 	return result, err
 }
 
+// restActive says that no statement runs until the next message, although rows
+// are open: a time limit is for the work that a client waits for.
+func (c *conn) restActive() {
+	if c.active == nil {
+		return
+	}
+	if rows, ok := c.active.rows.(session.Resting); ok {
+		rows.Rest()
+	}
+}
+
+func (c *conn) wakeActive() {
+	if c.active == nil {
+		return
+	}
+	if rows, ok := c.active.rows.(session.Resting); ok {
+		rows.Wake()
+	}
+}
+
 // park takes the rest of a suspended portal's rows into memory, so that the
 // session can run another statement.
 func (c *conn) park() error {

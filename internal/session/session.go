@@ -131,6 +131,14 @@ type Rows interface {
 	Close() error
 }
 
+// Resting is implemented by Rows that may be left open for long. Between Rest
+// and Wake their statement does not count as running: neither Cancel nor the
+// statement timeout ends it, and the timeout begins anew.
+type Resting interface {
+	Rest()
+	Wake()
+}
+
 // Result says what a statement did.
 type Result struct {
 	Tag          string // command tag without counts: "INSERT", "UPDATE", "SELECT", "BEGIN"
