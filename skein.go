@@ -198,8 +198,9 @@ func (n *Node) PeerAddress() string { return n.node.PeerAddress() }
 // Err says why the node can't serve until someone acts; nil if it can.
 func (n *Node) Err() error { return n.node.Failure() }
 
-// CreateDatabase makes a database and waits until it can be used. Zero fields
-// of p mean the defaults. KindExists when there is one of that name.
+// CreateDatabase makes a database and waits until it can be used, on every node
+// that answers; those that do not within a second are told to the Logger. Zero
+// fields of p mean the defaults. KindExists when there is one of that name.
 func (n *Node) CreateDatabase(ctx context.Context, name string, p Policy) error {
 	return n.node.CreateDatabase(ctx, name, withDefaults(p))
 }

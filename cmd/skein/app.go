@@ -200,8 +200,11 @@ func (a *app) credentials() (user, password string) {
 
 func (a *app) client() (*adminclient.Client, error) {
 	user, password := a.credentials()
-	return adminclient.New(adminclient.Options{URLs: a.urls(), User: user, Password: password})
+	return adminclient.New(adminclient.Options{URLs: a.urls(), User: user, Password: password, Notice: a.notice})
 }
+
+// notice prints what a node has to add of an operation that is done.
+func (a *app) notice(text string) { fmt.Fprintf(a.err, "Done; %s.\n", text) }
 
 // asking makes the RunE of a command that asks a node. Ctrl-C ends the wait.
 func (a *app) asking(f func(ctx context.Context, c *adminclient.Client, args []string) error) func(*cobra.Command, []string) error {

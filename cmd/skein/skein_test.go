@@ -219,6 +219,23 @@ func TestDatabaseCommands(t *testing.T) {
 	w.run(1, "", "db", "create", "x", "--durability", "most")
 }
 
+// What is done and not in force everywhere is said, apart from the answer.
+func TestNoticesAreShown(t *testing.T) {
+	w := newWorld(t)
+	w.node.Notice = "n3 has not heard of it yet"
+	if got := w.run(0, "", "db", "alter", "main", "--durability", "all", "--json"); strings.Contains(got, "n3") {
+		t.Errorf("in the answer: %s", got)
+	}
+	if want := "Done; n3 has not heard of it yet.\n"; w.err.String() != want {
+		t.Errorf("got %q, want %q", &w.err, want)
+	}
+	w.node.Notice = ""
+	w.run(0, "", "db", "alter", "main", "--durability", "all")
+	if w.err.Len() > 0 {
+		t.Errorf("without a notice: %q", &w.err)
+	}
+}
+
 func TestDestructionIsConfirmed(t *testing.T) {
 	w := newWorld(t)
 	w.run(1, "main\n", "db", "drop", "main") // Not a terminal: nobody can be asked.

@@ -35,6 +35,9 @@ type Options struct {
 	// HTTP makes the requests; nil makes one that dials within 3 seconds and
 	// never follows redirects.
 	HTTP *http.Client
+	// Notice is given what a node has to add of an operation that is done: who has
+	// not heard of it yet, for instance. Nil: nobody is.
+	Notice func(text string)
 }
 
 // Client talks to a cluster. It is safe for concurrent use.
@@ -159,6 +162,11 @@ func (c *Client) try(ctx context.Context, address string, r request) (response *
 		defer response.Body.Close()
 		// An answer means that the node speaks for the outcome itself.
 		return nil, false, readError(address, response)
+	}
+	if c.options.Notice != nil {
+		for _, text := range response.Header.Values(httpapi.NoticeHeader) {
+			c.options.Notice(text)
+		}
 	}
 	return response, true, nil
 }

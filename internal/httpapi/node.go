@@ -24,6 +24,9 @@ import (
 // leader, or only some replica, can do is forwarded by the implementation.
 // Errors are *base.Error values; anything else is reported as a bug.
 //
+// What changes something returns when that is in force on every node that
+// answers. Of those that do not it leaves a notice with ctx (base.Notice).
+//
 // The implementation must be safe for concurrent use and must honour ctx.
 type Node interface {
 	// Status gathers what all nodes know. A node that does not answer in time
@@ -55,9 +58,9 @@ type Node interface {
 	// RemoveNode takes a node out of the cluster for ever.
 	RemoveNode(ctx context.Context, id base.NodeID) error
 
-	// CreateUser, SetPassword, DropUser, Grant and Revoke return when the
-	// control plane has agreed. database "*" stands for every database, and
-	// RightAdmin on "*" for the administration of the cluster.
+	// CreateUser, SetPassword, DropUser, Grant and Revoke change users. database
+	// "*" stands for every database, and RightAdmin on "*" for the administration
+	// of the cluster.
 	CreateUser(ctx context.Context, name, password string) error
 	SetPassword(ctx context.Context, name, password string) error
 	DropUser(ctx context.Context, name string) error

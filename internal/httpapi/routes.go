@@ -108,6 +108,7 @@ func (a *API) wrap(route string, who access, p pace, h handle) http.Handler {
 		defer a.recovered(out, r)
 		ctx, cancel := a.limit(out, r, p)
 		defer cancel()
+		ctx, out.notices = base.WithNotices(ctx)
 		r = r.WithContext(ctx)
 		result, err := a.admit(out, r, who, h)
 		if err != nil {
@@ -170,10 +171,15 @@ func (a *API) recovered(w *answer, r *http.Request) {
 	a.fail(w, r, &base.Error{Kind: base.KindInternal, Message: fmt.Sprint("panic: ", cause), Outcome: base.Indeterminate})
 }
 
+// NoticeHeader carries, once for each, what there is to add of an operation that
+// is done: who has not heard of it yet, for instance.
+const NoticeHeader = "Skein-Notice"
+
 // answer remembers whether and with what status an answer has begun.
 type answer struct {
 	http.ResponseWriter
-	status int
+	status  int
+	notices *base.Notices // nil before the request was let in
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -183,6 +189,11 @@ func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *answer) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		if w.notices != nil {
+			for _, text := range w.notices.List() {
+				w.Header().Add(NoticeHeader, text)
+			}
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

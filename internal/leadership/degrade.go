@@ -219,6 +219,8 @@ type Status struct {
 	Reason   string
 	Counting Counting // in force
 	Wanted   Counting
+	// Joining: writes wait for Wanted, too, which is on its way to be in force.
+	Joining bool
 	// Draining: a switchover has begun; admit no new write.
 	Draining bool
 	Stopped  bool
@@ -242,7 +244,7 @@ func (l *Leader) Status(now Instant) Status {
 	s := Status{
 		Epoch: l.cfg.Epoch, Safe: l.safe, Counting: have, Wanted: l.want,
 		Degraded: have.Copies < l.want.Copies || have.Support < l.want.Support,
-		Draining: l.handover.active, Stopped: l.stopped, Fenced: l.fenced,
+		Joining:  l.joining.active && l.joining.to.Same(l.want), Draining: l.handover.active, Stopped: l.stopped, Fenced: l.fenced,
 	}
 	for _, f := range l.followers {
 		s.Followers = append(s.Followers, FollowerStatus{

@@ -347,6 +347,13 @@ func (l *Leader) AskLease(from base.NodeID) time.Duration {
 	return min(max(f.trips.value*5/2, l.cfg.MinLease), l.cfg.Lease)
 }
 
+// LeaseRunsOut says that asking a follower for a lease now would bring more than
+// half of one. Who waits for the lease of others need not ask it again and again.
+func (l *Leader) LeaseRunsOut(now Instant, from base.NodeID) bool {
+	f := l.follower(from)
+	return f == nil || f.until < now.Add(l.AskLease(from)/2)
+}
+
 // LeaseLive says whether LeaseUntil lies ahead.
 func (l *Leader) LeaseLive(now Instant) bool {
 	return !l.stopped && (now < l.LeaseUntil() || planted.Is(planted.ServePastLease))

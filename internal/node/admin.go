@@ -31,9 +31,15 @@ const (
 // stagedName is what an uploaded file is called; peers name no other.
 var stagedName = regexp.MustCompile(`^[0-9a-f]{16}\.sqlite$`)
 
-// Propose has a command of the control plane agreed on.
+// Propose has a command of an operator agreed on by the control plane, and
+// returns when it is in force on every node that answers. What those that do not
+// answer within a second have missed is no error, but left as a notice with ctx.
 func (n *Node) Propose(ctx context.Context, a catalog.Action) (catalog.Result, error) {
-	return n.control.Propose(ctx, catalog.Command{Action: a})
+	r, err := n.control.Propose(ctx, catalog.Command{Action: a})
+	if err == nil {
+		n.awaitIntake(ctx, r, a)
+	}
+	return r, err
 }
 
 // Database finds a database by name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,8 @@ type bubble struct {
 	net   *mem.Network
 	root  string
 	nodes map[base.NodeID]*node.Node
+	// messages counts all that have arrived.
+	messages atomic.Int64
 }
 
 // inBubble runs a test on nodes 1 to n, which have all joined.
@@ -31,7 +34,7 @@ func inBubble(t *testing.T, n int, f func(t *testing.T, b *bubble)) {
 	root := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{t: t, root: root, nodes: make(map[base.NodeID]*node.Node)}
-		b.net = mem.NewNetwork(env.Real(logger()), mem.Options{})
+		b.net = mem.NewNetwork(env.Real(logger()), mem.Options{Observe: func(base.NodeID, base.NodeID, string, []byte) { b.messages.Add(1) }})
 		defer b.close()
 		for id := range base.NodeID(n) {
 			b.open(id + 1)

@@ -231,7 +231,9 @@ func (n *Node) watchControl() {
 	defer n.stopKeepers()
 	for {
 		changed := n.control.Changed()
-		n.reconcile(n.control.State())
+		state := n.control.State()
+		n.reconcile(state)
+		n.intake.raise(state.Applied())
 		timer := n.env.Clock.NewTimer(n.options.Lease / 3)
 		select {
 		case <-n.ctx.Done():

@@ -48,6 +48,7 @@ type Node struct {
 	swept      bool                   // watchControl's
 	heard      heard
 	reach      reachability
+	intake     intake
 	supervisor supervisor
 	changed    chan struct{} // wakes the follower of the control plane; one token
 	broken     chan struct{} // closed when the control plane has failed
@@ -105,6 +106,7 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	n.addressed = make(map[base.NodeID]string)
 	n.heard.init(o.Lease)
 	n.reach.init()
+	n.intake.init()
 	n.supervisor.init(n)
 	if err := n.build(); err != nil {
 		return nil, err

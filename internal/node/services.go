@@ -52,6 +52,7 @@ func (n *Node) handle() {
 			return n.control.HandleCall(ctx, from, method, request)
 		})
 	}
+	t.HandleCall(intakeMethod, n.serveIntake)
 	t.HandleCall(standingMethod, n.serveStanding)
 	t.HandleCall(addressMethod, n.serveAddress)
 	t.HandleCall(promiseMethod, n.servePromise)
@@ -246,6 +247,8 @@ func (n *Node) call(ctx context.Context, to base.NodeID, method string, request 
 		return n.serveRelease(ctx, to, request)
 	case importMethod:
 		return n.serveImport(ctx, to, request)
+	case intakeMethod:
+		return n.serveIntake(ctx, to, request)
 	}
 	return nil, base.Errorf(base.KindInternal, "no call %q to oneself", method)
 }

@@ -64,7 +64,8 @@ func (s *Server) ListDatabases(context.Context) ([]httpapi.Database, error) {
 
 // RemoveNode implements httpapi.Node.
 func (s *Server) RemoveNode(ctx context.Context, id base.NodeID) error {
-	return s.node.Control().Remove(ctx, id, false)
+	_, err := s.node.Propose(ctx, catalog.RemoveNode{Node: id})
+	return err
 }
 
 // CreateUser implements httpapi.Node.

@@ -140,7 +140,8 @@ func (w *webhooks) begin(ctx context.Context, part webhookPart, hook catalog.Web
 			return w.server.Changes(ctx, database, q, heartbeat, to)
 		},
 		Save: func(ctx context.Context, from, to changefeed.Offset) error {
-			_, err := w.server.node.Propose(ctx, catalog.AdvanceWebhook{Webhook: hook.Index, From: from.String(), To: to.String()})
+			advance := catalog.AdvanceWebhook{Webhook: hook.Index, From: from.String(), To: to.String()}
+			_, err := w.server.node.Control().Propose(ctx, catalog.Command{Action: advance})
 			return err
 		},
 	})

@@ -45,6 +45,7 @@ type Node struct {
 	File      []byte // what Snapshot serves
 	NotReady  []string
 	Fail      map[string]error
+	Notice    string // what there is to add when a policy is altered
 	Calls     []string
 }
 
@@ -179,11 +180,14 @@ func (n *Node) CreateDatabaseFrom(_ context.Context, name string, p base.Policy,
 }
 
 // AlterDatabase implements httpapi.Node.
-func (n *Node) AlterDatabase(_ context.Context, name string, patch httpapi.PolicyPatch) (base.Policy, error) {
+func (n *Node) AlterDatabase(ctx context.Context, name string, patch httpapi.PolicyPatch) (base.Policy, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.call("AlterDatabase", name); err != nil {
 		return base.Policy{}, err
+	}
+	if n.Notice != "" {
+		base.Notice(ctx, n.Notice)
 	}
 	i, err := n.find(name)
 	if err != nil {

@@ -193,6 +193,13 @@ func (a *acks) askLease(from base.NodeID) time.Duration {
 	return a.mu.core.AskLease(from)
 }
 
+// leaseRunsOut says that it is of use to ask a follower for a lease.
+func (a *acks) leaseRunsOut(from base.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.core.LeaseRunsOut(a.replica.now(), from)
+}
+
 // leaseLately says that there is a lease, or was one until a moment ago: one that
 // nobody needs may lapse between two heartbeats.
 func (a *acks) leaseLately() bool {
@@ -216,6 +223,12 @@ func (a *acks) awaits(node base.NodeID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.core.Awaits(a.replica.now(), node)
+}
+
+func (a *acks) status() leadership.Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.core.Status(a.replica.now())
 }
 
 func (a *acks) publishedSeq() base.Position {

@@ -198,6 +198,7 @@ func (r *Replica) Assign(a Assignment) {
 	if lead != nil && lead.epoch == a.Epoch {
 		lead.acks.reconfigure(r.leaderConfig(a))
 		lead.dropOthers(a)
+		wake(lead.ticking)  // Another durability begins now, not at the next tick.
 		wake(r.applyWanted) // The log format may be another.
 	}
 	wake(r.assigned)

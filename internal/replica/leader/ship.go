@@ -193,7 +193,7 @@ func (s *sender) send(ctx context.Context) error {
 		if sent {
 			continue
 		}
-		ask := s.renewal.Swap(false) || r.env.Clock.Now().Sub(s.lastAsked) >= every
+		ask := s.renewal.Swap(false) && s.leading.acks.leaseRunsOut(s.node) || r.env.Clock.Now().Sub(s.lastAsked) >= every
 		if ask || s.worthTelling() {
 			if err := s.heartbeat(ask); err != nil {
 				return err

@@ -105,6 +105,33 @@ func (r *Replica) DegradedReason() string {
 	return lead.acks.mu.core.Status(r.now()).Reason
 }
 
+// AwaitPolicy waits until this replica leads the epoch that it was assigned, and
+// counts copies as the policy asks, or until ctx is done. What it returns then is
+// the core's; ok is false when this replica does not lead. Once it was assigned
+// to another it returns at once.
+func (r *Replica) AwaitPolicy(ctx context.Context) (s leadership.Status, ok bool) {
+	for {
+		moved := r.leadChanged.wait()
+		r.mu.Lock()
+		a, lead := r.mu.assignment, r.mu.leading
+		r.mu.Unlock()
+		if a.Leader != r.options.Transport.Self() {
+			return s, false
+		}
+		if ok = lead != nil && lead.epoch == a.Epoch; ok {
+			moved = lead.acks.changed.wait()
+			if s = lead.acks.status(); s.Stopped || s.Counting.Same(s.Wanted) {
+				return s, !s.Stopped
+			}
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return s, ok
+		}
+	}
+}
+
 // Verify checks log and file for damage, which a scrub does from time to time.
 func (r *Replica) Verify(ctx context.Context) error {
 	if err := r.changes.Verify(ctx); err != nil {
