@@ -10,7 +10,12 @@ import (
 	"github.com/skeindb/skein/internal/base"
 )
 
-const sqliteMagic = "SQLite format 3\x00"
+const (
+	sqliteMagic = "SQLite format 3\x00"
+	// reservedAt is where the header says how many bytes each page keeps free;
+	// replicas keep their checksums in them, which other programs do not write.
+	reservedAt, checksummed = 20, 8
+)
 
 // checkDatabaseFile says why a file cannot be sent as a database: it is none,
 // it is cut short, or a part of its content lies in files beside it.
@@ -31,8 +36,11 @@ func checkDatabaseFile(file *os.File) (fs.FileInfo, error) {
 		return nil, base.Errorf(base.KindInvalid, "%s is cut short: %d bytes are no whole number of pages", path, st.Size())
 	}
 	if leftover(path, "-wal") {
-		return nil, base.Errorf(base.KindInvalid, "%s-wal holds changes that are not in %s yet", path, path).
-			WithHint("Stop what uses the file and run:  sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE);'", quoteShell(path))
+		e := base.Errorf(base.KindInvalid, "%s-wal holds changes that are not in %s yet", path, path)
+		if header[reservedAt] == checksummed {
+			return nil, e.WithHint("It is a replica's: start the node on its folder again and stop it in order, and the file holds everything.")
+		}
+		return nil, e.WithHint("Stop what uses the file and run:  sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE);'", quoteShell(path))
 	}
 	if leftover(path, "-journal") {
 		return nil, base.Errorf(base.KindInvalid, "%s-journal may hold a transaction that has to be undone", path).

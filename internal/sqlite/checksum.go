@@ -36,13 +36,17 @@ func (c *Conn) vacuuming(f func() error) error {
 	return f()
 }
 
-// makeEmpty makes an empty file with checksums, to be copied over.
-func makeEmpty(uri string) error {
+// makeEmpty makes an empty file with checksums, to be copied over: of the same
+// page size, since checksums of pages in place must be of the pages that come.
+func makeEmpty(uri string, pageSize int64) error {
 	raw, err := sqlite3.Open(uri)
 	if err != nil {
 		return err
 	}
-	return errors.Join(raw.EnableChecksums("main"), raw.Close())
+	if err = raw.Exec(fmt.Sprintf("PRAGMA page_size=%d", pageSize)); err == nil {
+		err = raw.EnableChecksums("main")
+	}
+	return errors.Join(err, raw.Close())
 }
 
 // Rewrite writes the contents of the database file at path to a new file with
@@ -55,13 +59,17 @@ func Rewrite(ctx context.Context, vfs, path, dest string) error {
 		return err
 	}
 	conn.SetInterrupt(ctx)
+	pageSize, err := conn.integer("PRAGMA page_size")
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
 	if _, err = conn.raw.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, checksumBytes); err == nil {
 		err = conn.vacuuming(func() error {
 			return conn.Exec("VACUUM INTO " + sqlite3.Quote(fileURI(unsummed, ConnOptions{VFS: vfs, create: true})))
 		})
 	}
 	if err = errors.Join(err, conn.Close()); err == nil {
-		err = sumAllPages(vfs, unsummed, dest)
+		err = sumAllPages(vfs, unsummed, dest, pageSize)
 	}
 	if err = errors.Join(err, remove(vfs, unsummed)); err != nil {
 		return fmt.Errorf("rewrite %s: %w", path, err)
@@ -72,8 +80,8 @@ func Rewrite(ctx context.Context, vfs, path, dest string) error {
 // sumAllPages copies a file, page by page, to one with checksums. A new file has
 // them from the moment its first page is written, and when it is larger than the
 // cache others are written before that one; a copy begins with the first page.
-func sumAllPages(vfs, path, dest string) error {
-	if err := makeEmpty(fileURI(dest, ConnOptions{VFS: vfs, create: true})); err != nil {
+func sumAllPages(vfs, path, dest string, pageSize int64) error {
+	if err := makeEmpty(fileURI(dest, ConnOptions{VFS: vfs, create: true}), pageSize); err != nil {
 		return err
 	}
 	raw, err := sqlite3.Open(fileURI(path, ConnOptions{VFS: vfs}))

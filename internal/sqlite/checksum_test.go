@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"github.com/ncruces/go-sqlite3"
+
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -81,15 +83,20 @@ func TestSnapshotKeepsChecksums(t *testing.T) {
 }
 
 func TestRewriteAddsChecksumsAndKeepsRowids(t *testing.T) {
-	dir := t.TempDir()
-	c := openConn(t, dir+"/plain.sqlite", sqlite.RoleWriter)
-	must(t, c.Exec("CREATE TABLE n(v); INSERT INTO n(rowid, v) VALUES (5, 'a'), (900, 'b')"))
-	must(t, c.Close())
-	must(t, sqlite.Rewrite(context.Background(), "", dir+"/plain.sqlite", dir+"/sums.sqlite"))
-	d := openConn(t, dir+"/sums.sqlite", sqlite.RoleTool)
-	got := rows(t, d, "SELECT group_concat(rowid || v) FROM n")
-	if string(got[0][0].Bytes) != "5a,900b" {
-		t.Errorf("rowids changed: %s", got[0][0].Bytes)
+	for _, size := range []int{512, 1024, 4096, 16384, 65536} {
+		dir := t.TempDir()
+		raw, err := sqlite3.Open("file:" + dir + "/plain.sqlite")
+		must(t, err)
+		must(t, raw.Exec(fmt.Sprintf("PRAGMA page_size=%d; CREATE TABLE n(v); INSERT INTO n(rowid, v) VALUES (5, 'a'), (900, 'b'), (901, zeroblob(9000))", size)))
+		must(t, raw.Close())
+		must(t, sqlite.Rewrite(context.Background(), "", dir+"/plain.sqlite", dir+"/sums.sqlite"))
+		d := openConn(t, dir+"/sums.sqlite", sqlite.RoleTool)
+		got := rows(t, d, "SELECT group_concat(rowid || substr(v, 1, 1)) || (SELECT page_size FROM pragma_page_size) FROM n WHERE rowid < 901")
+		if want := fmt.Sprintf("5a,900b%d", size); string(got[0][0].Bytes) != want {
+			t.Errorf("rows of pages of %d bytes: %s", size, got[0][0].Bytes)
+		}
+		must(t, d.Close())
+		must(t, readAll(dir+"/sums.sqlite"))
 	}
 }
 

@@ -84,7 +84,7 @@ func (s *Snapshot) copyPages(ctx context.Context, dest string, page int64, progr
 		return c.failIn(err, ctx)
 	} else if sums {
 		// The copy must know that it keeps checksums before its first page.
-		if err := makeEmpty(uri); err != nil {
+		if err := makeEmpty(uri, page); err != nil {
 			return fmt.Errorf("copy to %s: %w", dest, mapError(err, ctx))
 		}
 	}

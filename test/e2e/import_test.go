@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/skeindb/skein/internal/httpapi"
 )
 
 // shopSQL makes a file with what SQLite's users use.
@@ -113,4 +115,64 @@ func shopFolder(t *testing.T, n *node) string {
 		t.Fatalf("folders of shop at %s: %v of %v, %v", n.name, found, entries, err)
 	}
 	return found[0]
+}
+
+// A copy that another program has written to lacks checksums: it is refused, and
+// the error says how to bring it in all the same. What is in a -wal is not left
+// out silently, and the way that is named works.
+func TestCopyThatWasEditedIsBroughtIn(t *testing.T) {
+	full(t)
+	tool(t, "psql")
+	shell := tool(t, "sqlite3")
+	c := startCluster(t, 3)
+	n := c.nodes[0]
+	n.mustPsql("main", "create table t(id integer primary key, v); insert into t values (1, 'kept');")
+	dir := tempDir(t)
+	edited, plain := filepath.Join(dir, "edited.db"), filepath.Join(dir, "plain.db")
+	mustRun(t, n.url(), "snapshot", "main", edited)
+	in := func(path, input string) string {
+		t.Helper()
+		out, errs, err := runProgram(shell, input, nil, path)
+		if err != nil {
+			t.Fatal(out, errs, err)
+		}
+		return out
+	}
+	in(edited, "INSERT INTO t VALUES (2, 'by another program');")
+	if _, errs, err := run("", n.url(), "db", "create", "second", "--from", edited); err == nil || !strings.Contains(errs, ".dump | sqlite3 NEW") {
+		t.Fatalf("an edited copy: %v %s", err, errs)
+	}
+	in(plain, in(edited, ".dump"))
+	mustRun(t, n.url(), "db", "create", "second", "--from", plain)
+	if got := n.mustPsql("second", "select group_concat(v) from t"); got != "kept,by another program" {
+		t.Errorf("brought in: %s", got)
+	}
+
+	last := c.nodes[2]
+	last.mustPsql("main", "set skein.durability = 'all applied'; insert into t values (3, 'in the -wal');")
+	for _, n := range c.nodes {
+		n.kill()
+	}
+	if _, errs, err := run("", n.url(), "db", "create", "third", "--from", last.databaseFile("main")); err == nil || !strings.Contains(errs, "start the node") {
+		t.Fatalf("a file with a -wal: %v %s", err, errs)
+	}
+	last.start() // Alone: there is no majority any more.
+	eventually(t, patience, "its replica is open", func() error {
+		var local httpapi.LocalStatus
+		if err := last.get("/v1/status/local", &local); err != nil {
+			return err
+		}
+		for _, r := range local.Replicas {
+			if r.AppliedSeq > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("replicas: %+v", local.Replicas)
+	})
+	last.stop(t)
+	other := startCluster(t, 1)
+	mustRun(t, other.nodes[0].url(), "db", "create", "third", "--from", last.databaseFile("main"))
+	if got := other.nodes[0].mustPsql("third", "select group_concat(v) from t"); got != "kept,in the -wal" {
+		t.Errorf("in the new cluster: %s", got)
+	}
 }

@@ -78,3 +78,14 @@ func (p *child) residentBytes(t *testing.T) int64 {
 	t.Fatal("no VmRSS")
 	return 0
 }
+
+// says waits until the process has printed something.
+func (p *child) says(t *testing.T, part string) {
+	t.Helper()
+	eventually(t, patience, p.Name+" prints "+part, func() error {
+		if out := p.output.String(); !strings.Contains(out, part) {
+			return fmt.Errorf("printed was:\n%s", tail(out, 4000))
+		}
+		return nil
+	})
+}

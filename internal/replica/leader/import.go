@@ -48,6 +48,14 @@ type imported struct {
 // CheckImport opens a file as a database of its own, checks it and makes it
 // ready to be imported: it is written anew, with checksums.
 func CheckImport(ctx context.Context, e *env.Env, path string) error {
+	err := checkImport(ctx, e, path)
+	if f, ok := errors.AsType[*base.Error](err); ok && f.Kind == base.KindCorrupt && f.Hint == "" {
+		f.Hint = "Either the file is damaged, or it was a replica's and another program has written to it since, without the checksums: then make a plain one of it, with  sqlite3 FILE .dump | sqlite3 NEW"
+	}
+	return err
+}
+
+func checkImport(ctx context.Context, e *env.Env, path string) error {
 	db, err := sqlite.OpenDatabase(ctx, path, sqlite.Options{VFS: e.VFS})
 	if err != nil {
 		return err
