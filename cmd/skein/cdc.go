@@ -106,13 +106,13 @@ func (a *app) stream(ctx context.Context, database string, q *adminclient.Change
 		if err != nil {
 			return err
 		}
-		moved := false
+		began, moved := false, false
 		if before != nil {
 			err = before(client)
 		}
 		if err == nil {
 			err = a.streamOnce(ctx, client, database, *q, func(c httpapi.Change) error {
-				moved = moved || c.Op != "heartbeat"
+				began, moved = true, moved || c.Op != "heartbeat"
 				return each(c)
 			})
 		}
@@ -122,7 +122,7 @@ func (a *app) stream(ctx context.Context, database string, q *adminclient.Change
 			return nil
 		case errors.Is(err, errTailAnew):
 			continue
-		case !passes(err):
+		case !passes(err) && !(began && base.KindOf(err) == base.KindTrimmed): // Another node may have what this one keeps no more.
 			return err
 		}
 		if moved {
