@@ -357,13 +357,14 @@ func (s *story) tellPlainly(t *testing.T) {
 	w, err := db.OpenWriter(t.Context(), sqlite.RoleWriter)
 	must(err)
 	defer w.Close()
-	tell := s.teller(t, w)
 	note := func(at state) {
 		hash, err := db.ContentHash(t.Context())
 		must(err)
 		s.states[hash] = append(s.states[hash], at)
 	}
-	note(state{})
+	note(state{}) // as it is before the format has made its tables,
+	tell := s.teller(t, w)
+	note(state{}) // and after
 	for i, st := range s.steps {
 		all := uint(1)<<len(st.writes) - 1
 		for wrote := uint(1); wrote <= all; wrote++ {
