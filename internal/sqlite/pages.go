@@ -329,7 +329,7 @@ func nextFrames(w *walFile, x *walformat.Index, p *pageformat.Pages) ([]byte, er
 	frames := make([]byte, 0, walformat.HeaderSize+len(p.Numbers)*(walformat.FrameHeaderSize+p.PageSize))
 	if x.Frames == 0 {
 		var old [walformat.HeaderSize]byte
-		if n, err := w.ReadAt(old[:], 0); err != nil && (err != io.EOF || n != 0) {
+		if _, err := w.ReadAt(old[:], 0); err != nil && err != io.EOF { // A power cut leaves any part of one.
 			return nil, diskError(sqlite3.IOERR_READ, err)
 		}
 		x.PageSize = p.PageSize

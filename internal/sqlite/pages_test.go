@@ -30,6 +30,7 @@ func image(t testing.TB, d *sqlite.Database) []byte {
 // twin is a database and a copy of it that gets its pages.
 type twin struct {
 	first, second *sqlite.Database
+	path          string // of the second
 	writer, apply *sqlite.Conn
 	got, before   *pageformat.Pages // of the last transaction
 	undone        int
@@ -39,12 +40,12 @@ func newTwin(t testing.TB, schema string) *twin {
 	t.Helper()
 	var w twin
 	w.first, w.writer = newDatabase(t, sqlite.Options{}, schema)
-	path := filepath.Join(t.TempDir(), "second.db")
-	f, err := os.Create(path)
+	w.path = filepath.Join(t.TempDir(), "second.db")
+	f, err := os.Create(w.path)
 	must(t, err)
 	must(t, w.first.ImageTo(t.Context(), f, nil, nil))
 	must(t, f.Close())
-	w.second = openDatabase(t, path, sqlite.Options{})
+	w.second = openDatabase(t, w.path, sqlite.Options{})
 	w.apply, err = w.second.OpenWriter(t.Context(), sqlite.RoleApplier)
 	must(t, err)
 	t.Cleanup(func() { must(t, w.apply.Close()) })
@@ -271,6 +272,24 @@ func TestADamagedPageIsNotCopied(t *testing.T) {
 	err = d.EachPage(t.Context(), nil, func(_, _ uint32, _ []byte) error { return nil })
 	if base.KindOf(err) != base.KindCorrupt || !sqlite.IsFatal(err) || base.KindOf(told) != base.KindCorrupt {
 		t.Errorf("got %v, told of %v", err, told)
+	}
+}
+
+// A power cut may leave any part of the header of a -wal.
+func TestPagesAreAppliedOverATornHeader(t *testing.T) {
+	for _, left := range []int{0, 1, 20, 31, 32, 40} {
+		w := newTwin(t, "CREATE TABLE t(a)")
+		must(t, w.apply.Close())
+		must(t, w.second.Close())
+		must(t, os.WriteFile(w.path+"-wal", bytes.Repeat([]byte{7}, left), 0o600))
+		w.second = openDatabase(t, w.path, sqlite.Options{})
+		var err error
+		w.apply, err = w.second.OpenWriter(t.Context(), sqlite.RoleApplier)
+		must(t, err)
+		t.Cleanup(func() { must(t, w.apply.Close()) })
+		w.commit(t, "INSERT INTO t VALUES (1)")
+		w.commit(t, "INSERT INTO t VALUES (2)")
+		w.same(t, fmt.Sprintf("%d bytes of a header", left))
 	}
 }
 
