@@ -117,7 +117,7 @@ type Conn struct {
 	walFile       *walFile                 // nil until it is needed
 	earlier       earlier                  // for pages as they were
 	failed        *atomic.Bool             // of its Database: set when the disk has failed
-	damaged       func(error)              // of its Database: told of damage to the file; nil: nobody
+	damaged       func(error)              // of its Database: told of damage to the file and of failed syncs; nil: nobody
 
 	outside     *Outside // what the running statement sees of it, after FixOutside
 	totalBefore int64    // TotalChanges when it began
@@ -306,7 +306,7 @@ func (c *Conn) failIn(err error, ctx context.Context) error {
 }
 
 func tellDamage(damaged func(error), err error) {
-	if damaged != nil && base.KindOf(err) == base.KindCorrupt {
+	if damaged != nil && (base.KindOf(err) == base.KindCorrupt || isFailedSync(err)) {
 		damaged(err)
 	}
 }

@@ -38,8 +38,8 @@ type Options struct {
 	// Limits on statements.
 	Limits Limits
 	// Damaged is told of every error of KindCorrupt that a connection of the
-	// Database meets, whoever else gets it. It must return quickly; it may be
-	// called from several goroutines. nil: nobody is told.
+	// Database meets, and of every failed sync, whoever else gets it. It must
+	// return quickly; it may be called from several goroutines. nil: nobody is told.
 	Damaged func(error)
 }
 

@@ -45,6 +45,13 @@ func mapError(err error, ctx context.Context) error {
 	return e
 }
 
+// isFailedSync says that a sync has failed: what it was to bring to the disk may
+// be gone, and looks clean to the next one.
+func isFailedSync(err error) bool {
+	var extended sqlite3.ExtendedErrorCode
+	return errors.As(err, &extended) && (extended == sqlite3.IOERR_FSYNC || extended == sqlite3.IOERR_DIR_FSYNC)
+}
+
 // noRoom says that a call of the disk has failed for lack of room, whatever the
 // engine makes of it: it has words for writes only. A sync that failed is a
 // failed sync.

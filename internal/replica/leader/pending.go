@@ -114,8 +114,12 @@ func (w *writer) mend() error {
 }
 
 // reopen replaces the connection after what it had open was rolled back, and
-// brings the file to the end of the log.
+// brings the file to the end of the log. Not so after a failed sync: another one
+// would prove nothing.
 func (w *writer) reopen() error {
+	if err := w.replica.whole(); err != nil {
+		return err
+	}
 	w.pending.eager = w.replica.env.Clock.Now().Add(eagerTime)
 	w.nonePending()
 	w.conn.Close()                           // A broken one only says so again; another has nothing open.

@@ -262,9 +262,10 @@ func (r *Replica) setStop(stop context.CancelCauseFunc) {
 	}
 }
 
-// damaged is the one place that judges damage to the open database file: every
-// connection to it reports here, whoever else gets the error. It ends the part
-// that is played; the replica is opened again, and copied from another.
+// damaged is the one place that judges damage to the open database file, and
+// failed syncs of it: every connection to it reports here, whoever else gets the
+// error. It ends the part that is played; the replica is opened again, and copied
+// from another if the file is damaged.
 func (r *Replica) damaged(err error) {
 	r.mu.Lock()
 	if r.mu.damage == nil {
@@ -275,6 +276,13 @@ func (r *Replica) damaged(err error) {
 	if stop != nil {
 		stop(err)
 	}
+}
+
+// whole returns the damage or the failed sync that this replica ends by.
+func (r *Replica) whole() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.damage
 }
 
 // noteDamage remembers that the files of a replica that has others to be copied
