@@ -18,6 +18,7 @@ func (c *conn) catalogueClient() catalogue.Client {
 			return v, err == nil
 		},
 		Settings:      settingNames(),
+		Cursors:       c.cursors(),
 		InTransaction: c.block != blockNone || c.implicit,
 	}
 }

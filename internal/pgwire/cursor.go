@@ -1,10 +1,13 @@
 package pgwire
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/pgwire/catalogue"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqltext"
 )
@@ -34,7 +37,7 @@ func (c *conn) declare(cmd *cursorCommand, args []base.Value) error {
 	if err != nil {
 		return err
 	}
-	p.st, p.args, p.columns, p.cursor = cmd.query, args, cmd.query.columns, true
+	p.st, p.args, p.columns, p.cursor, p.text = cmd.query, args, cmd.query.columns, true, cmd.text
 	if cmd.binary {
 		p.formats = allBinary
 	}
@@ -94,7 +97,7 @@ func (c *conn) readable(cmd *cursorCommand) (*portal, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case p.failed || !p.cursor && !p.st.reads():
+	case p.failed || !p.readable():
 		return nil, cannotRun(p)
 	case cmd.backward || cmd.count == 0 && p.onRow && cmd.reads:
 		return nil, pgError("55000", "cursor can only scan forward").
@@ -103,6 +106,20 @@ func (c *conn) readable(cmd *cursorCommand) (*portal, error) {
 		err = c.start(p)
 	}
 	return p, err
+}
+
+// readable says whether FETCH reads a portal, as long as it has not failed.
+func (p *portal) readable() bool { return p.cursor || p.st.reads() }
+
+// cursors are what pg_cursors lists.
+func (c *conn) cursors() []catalogue.Cursor {
+	var list []catalogue.Cursor
+	for _, name := range slices.Sorted(maps.Keys(c.portals)) {
+		if p := c.portals[name]; p.readable() {
+			list = append(list, catalogue.Cursor{Name: name, Statement: cmp.Or(p.text, p.st.sql), Binary: p.cursor && p.formats != nil, Made: p.made})
+		}
+	}
+	return list
 }
 
 func cannotRun(p *portal) error {

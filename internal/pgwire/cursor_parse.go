@@ -11,6 +11,7 @@ import (
 // cursorCommand is a DECLARE, FETCH, MOVE or CLOSE.
 type cursorCommand struct {
 	name     string
+	text     string     // all of a DECLARE
 	binary   bool       // DECLARE BINARY
 	query    *statement // of a DECLARE
 	skip     int64      // rows that a FETCH or MOVE passes over
@@ -58,7 +59,7 @@ func classifyDeclare(s sqltext.Scanner) (*statement, error) {
 	if name == "" {
 		return nil, pgError("34000", "invalid cursor name: must not be empty")
 	}
-	cmd := &cursorCommand{name: name}
+	cmd := &cursorCommand{name: name, text: s.SQL}
 	if cmd.binary, err = declareOptions(&s); err != nil {
 		return nil, err
 	}

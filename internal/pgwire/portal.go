@@ -2,6 +2,7 @@ package pgwire
 
 import (
 	"slices"
+	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/session"
@@ -24,7 +25,9 @@ type portal struct {
 	done    bool
 	failed  bool // in the middle of its rows: what is left of them is lost
 
-	cursor bool    // made by DECLARE
+	cursor bool   // made by DECLARE
+	text   string // the DECLARE
+	made   time.Time
 	depth  int     // how many savepoints there were when it was made
 	onRow  bool    // a row has been read, and not the end
 	reader *portal // a FETCH that reads it and is not done
@@ -62,7 +65,7 @@ func (c *conn) newPortal(name []byte) (*portal, error) {
 	if len(c.portals) >= c.s.options.MaxPortals {
 		return nil, base.Errorf(base.KindTooLarge, "more than %d open portals", len(c.portals)).WithHint("close some, or raise the limit")
 	}
-	p := &portal{name: string(name), open: true, depth: len(c.savepoints)}
+	p := &portal{name: string(name), open: true, made: c.s.env.Clock.Now(), depth: len(c.savepoints)}
 	c.portals[p.name] = p
 	return p, nil
 }

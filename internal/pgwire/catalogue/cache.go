@@ -36,8 +36,16 @@ type Client struct {
 	// that pg_settings lists.
 	Setting  func(name string) (string, bool)
 	Settings []string
+	Cursors  []Cursor
 	// InTransaction says that the session sees changes that others do not.
 	InTransaction bool
+}
+
+// Cursor is one of the client's open cursors.
+type Cursor struct {
+	Name, Statement string
+	Binary          bool
+	Made            time.Time
 }
 
 // Column of a result. Type 0 is not known before the first row.
@@ -229,13 +237,13 @@ func (l *layout) ensure(sql string, client Client) error {
 		if !ok {
 			continue
 		}
-		if r.name == "pg_settings" {
-			if err := l.settings(r, client); err != nil {
-				return err
-			}
-		}
 		if err := l.make(r); err != nil {
 			return err
+		}
+		if fill := clientFillers[r.name]; fill != nil {
+			if err := l.refill(r, func(add func(row)) { fill(client, add) }); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -282,22 +290,29 @@ func (l *layout) insert(r *relation, fill func(add func(row))) error {
 	return l.conn.Commit()
 }
 
-// settings fills pg_settings for one client.
-func (l *layout) settings(r *relation, client Client) error {
-	if l.made[r.name] {
-		if err := l.conn.Exec("DELETE FROM " + r.name); err != nil {
-			return err
-		}
-	} else if err := l.make(r); err != nil {
+// refill fills a relation for one client, in place of another's rows.
+func (l *layout) refill(r *relation, fill func(add func(row))) error {
+	if err := l.conn.Exec("DELETE FROM " + r.name); err != nil {
 		return err
 	}
-	return l.insert(r, func(add func(row)) {
+	return l.insert(r, fill)
+}
+
+// clientFillers fill the relations that each client sees its own rows in.
+var clientFillers = map[string]func(client Client, add func(row)){
+	"pg_settings": func(client Client, add func(row)) {
 		for _, name := range client.Settings {
 			v, _ := client.Setting(lower(name))
 			add(row{"name": name, "setting": v, "category": "Skein", "short_desc": "", "context": "user", "vartype": "string",
 				"source": "default", "boot_val": v, "reset_val": v, "pending_restart": false})
 		}
-	})
+	},
+	"pg_cursors": func(client Client, add func(row)) {
+		for _, c := range client.Cursors {
+			add(row{"name": c.Name, "statement": c.Statement, "is_holdable": false, "is_binary": c.Binary, "is_scrollable": false,
+				"creation_time": c.Made.UTC().Format("2006-01-02 15:04:05.999999")})
+		}
+	},
 }
 
 // query runs a rewritten query under the guard for clients that only read.
