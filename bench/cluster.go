@@ -256,15 +256,19 @@ func (c *cluster) complete(d httpapi.DatabaseStatus) error {
 	return nil
 }
 
-// moveTo makes a node lead the database.
+// moveTo makes a node lead the database. One that was cut off just before is
+// not everybody's again at once: each connection has its own time to send the
+// next packet.
 func (c *cluster) moveTo(ctx context.Context, n *node) error {
-	if d, err := c.status(ctx); err != nil || d.Leader == n.id.String() {
-		return err
-	}
-	if _, err := c.client.Switchover(ctx, database, n.id); err != nil {
-		return fmt.Errorf("switch over to %s: %w", n.name, err)
-	}
-	return c.whole(ctx)
+	return c.await(ctx, 10*time.Second, func(*httpapi.Status) error {
+		if d, err := c.status(ctx); err != nil || d.Leader == n.id.String() {
+			return errors.Join(err, c.whole(ctx))
+		}
+		if _, err := c.client.Switchover(ctx, database, n.id); err != nil {
+			return fmt.Errorf("switch over to %s: %w", n.name, err)
+		}
+		return c.whole(ctx)
+	})
 }
 
 // await polls the status until ready finds nothing missing.

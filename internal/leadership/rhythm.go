@@ -23,9 +23,13 @@ func (p *peak) add(now Instant, sample, memory time.Duration) {
 // Rhythm learns how often something is usually heard, and so for how long its
 // silence means nothing. The zero value has heard nothing.
 type Rhythm struct {
-	gaps  peak
-	last  Instant
-	heard bool
+	gaps    peak
+	last    Instant
+	heard   bool
+	excused bool    // the pause that goes on is not learned from
+	learns  Instant // not before
+	before  peak    // gaps as they were lately
+	asOf    Instant // when
 }
 
 // The bounds of what Rhythm learns.
@@ -38,11 +42,31 @@ const (
 
 // Beat is called when it is heard. Patience has these bounds.
 func (r *Rhythm) Beat(now Instant, least, most time.Duration) {
-	gap := now.Sub(r.last)
-	if r.heard && gap < awayFactor*r.Patience(least, most) {
+	if now.Sub(r.asOf) > least {
+		r.before, r.asOf = r.gaps, now
+	}
+	gap, patience := now.Sub(r.last), r.Patience(least, most)
+	switch {
+	case r.excused && gap > patience:
+		r.learns = now.Add(most) // It comes back by and by, as its connections do.
+	case r.heard && !r.excused && gap < awayFactor*patience && now >= r.learns:
 		r.gaps.add(now, gap, rhythmMemory)
 	}
-	r.last, r.heard = now, true
+	r.Meet(now)
+}
+
+// Meet is called in the place of Beat when it is heard for the first time after
+// it had no reason to be heard.
+func (r *Rhythm) Meet(now Instant) { r.last, r.heard, r.excused = now, true, false }
+
+// Excuse says that the pause which goes on now, or was over only just now, is
+// no part of the rhythm, whatever its length: whoever is silent was away, and
+// not slow. It changes nothing about how long the silence has lasted.
+func (r *Rhythm) Excuse(now Instant, least time.Duration) {
+	if now.Sub(r.asOf) <= 2*least {
+		r.gaps = r.before
+	}
+	r.excused = true
 }
 
 // Patience is two and a half times the longest of the recent pauses, within

@@ -80,7 +80,8 @@ func (n *Node) receive(from base.NodeID, msg []byte) {
 	if len(msg) == 0 {
 		return
 	}
-	n.heard.note(from, n.now())
+	leader := n.control.Leader()
+	n.heard.note(from, n.now(), n.control.Term(), leader == from || leader == n.identity.Node)
 	switch msg[0] {
 	case toControl:
 		n.control.Step(from, msg[1:])

@@ -12,11 +12,19 @@ import (
 )
 
 // heard is how often each peer's control messages come. The leader of the
-// control group sends every other node one every 40 ms and is answered.
+// control group sends every other node one every 40 ms and is answered. What is
+// learned from are pauses in that conversation, of one leader: nodes that follow
+// speak to each other at elections only, and whoever was voted out was away.
 type heard struct {
 	least, most time.Duration // bounds of the patience with a silent peer
-	mu          sync.Mutex    // guards at
-	at          map[base.NodeID]*leadership.Rhythm
+	mu          sync.Mutex    // guards what is below
+	at          map[base.NodeID]*pulse
+	term        uint64 // of the control group when anything was last heard
+}
+
+type pulse struct {
+	leadership.Rhythm
+	talks bool // it or this node led the control group when it was last heard
 }
 
 // maxHeard bounds what is remembered; more are no members.
@@ -24,21 +32,43 @@ const maxHeard = 4096
 
 func (h *heard) init(lease time.Duration) {
 	h.least, h.most = lease/3, 4*lease
-	h.at = make(map[base.NodeID]*leadership.Rhythm)
+	h.at = make(map[base.NodeID]*pulse)
 }
 
-func (h *heard) note(id base.NodeID, now leadership.Instant) {
+// note takes in that a peer is heard, in a term of the control group; talks
+// says that one of the two leads it.
+func (h *heard) note(id base.NodeID, now leadership.Instant, term uint64, talks bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if term != h.term {
+		h.term = term
+		for _, r := range h.at {
+			r.Excuse(now, h.least)
+		}
+	}
 	r := h.at[id]
 	if r == nil {
 		if len(h.at) >= maxHeard {
 			return
 		}
-		r = &leadership.Rhythm{}
+		r = &pulse{}
 		h.at[id] = r
 	}
-	r.Beat(now, h.least, h.most)
+	if r.talks {
+		r.Beat(now, h.least, h.most)
+	} else {
+		r.Meet(now)
+	}
+	r.talks = talks
+}
+
+// away says that a silent peer was found to be away, by others than this node.
+func (h *heard) away(id base.NodeID, now leadership.Instant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.at[id]; r != nil {
+		r.Excuse(now, h.least)
+	}
 }
 
 // within says that a peer was heard less than d ago.

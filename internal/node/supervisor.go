@@ -191,6 +191,9 @@ func (s *supervisor) do(ctx context.Context, e failover.Effect) {
 	case failover.Ask:
 		s.node.wg.Go(func() { s.ask(ctx, e) })
 	case failover.Elect:
+		if db, ok := s.node.control.State().Database(e.Database); ok && e.Reason == failover.ReasonSilent {
+			s.node.heard.away(db.Leader, s.node.now()) // Enough of its followers do not hear it either.
+		}
 		s.node.wg.Go(func() { s.elect(ctx, e) })
 	case failover.AskRelease:
 		s.node.wg.Go(func() { s.askRelease(ctx, e) })
