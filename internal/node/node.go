@@ -15,6 +15,7 @@ import (
 	"github.com/skeindb/skein/internal/control"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/gateway"
+	"github.com/skeindb/skein/internal/replica/leader"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/transport"
 	"github.com/skeindb/skein/internal/transport/wire"
@@ -126,6 +127,7 @@ func (n *Node) build() error {
 		network, err := wire.New(n.env, wire.Options{
 			Self: n.identity.Node, ClusterID: n.identity.Cluster, ListenAddress: n.options.PeerAddress,
 			TLS: n.options.TLS, Insecure: n.options.TLS == nil, SessionServices: gateway.StreamServices(),
+			DirectServices: []string{leader.FollowService},
 		})
 		if err != nil {
 			return err

@@ -19,9 +19,10 @@ import (
 
 // The protocols, as named by ALPN.
 const (
-	protocolRPC  = "h2"
-	protocolFile = "skein-file/1"
-	protocolHTTP = "http/1.1" // the same as protocolFile, for ordinary clients
+	protocolRPC    = "h2"
+	protocolStream = "skein-stream/1"
+	protocolFile   = "skein-file/1"
+	protocolHTTP   = "http/1.1" // the same as protocolFile, for ordinary clients
 )
 
 // acceptAll admits connections until the listener is closed.
@@ -62,7 +63,7 @@ func (t *Transport) admit(conn net.Conn) {
 // greet finishes the handshake and hands the connection to its server.
 func (t *Transport) greet(conn net.Conn, h *handshake) {
 	timer := t.env.Clock.AfterFunc(handshakeTimeout, func() { conn.Close() })
-	accepted, to, err := t.identify(conn)
+	accepted, protocol, err := t.identify(conn)
 	timer.Stop()
 	t.door.finish(h)
 	if err != nil {
@@ -72,50 +73,53 @@ func (t *Transport) greet(conn net.Conn, h *handshake) {
 		return
 	}
 	accepted.onClose = func() { t.door.leave(h) }
-	if to == t.rpcDoor {
+	switch protocol {
+	case protocolStream:
+		t.serveDirect(accepted)
+	case protocolRPC:
 		accepted.expectHello(t.env.Clock, func() {
 			t.refusals.report(remote(conn), "refused a connection", errors.New("no hello in time"))
 		})
+		t.rpcDoor.hand(accepted)
+	default:
+		t.webDoor.hand(accepted)
 	}
-	to.hand(accepted)
 }
 
 // identify finds out who has connected and what for.
-func (t *Transport) identify(conn net.Conn) (*serverConn, *handover, error) {
+func (t *Transport) identify(conn net.Conn) (*serverConn, string, error) {
 	id := t.identity.Load()
 	if id == nil {
 		return t.identifyInsecure(conn)
 	}
-	secure := tls.Server(conn, id.ServerTLSConfig(t.env.Clock.Now, protocolRPC, protocolFile, protocolHTTP))
+	secure := tls.Server(conn, id.ServerTLSConfig(t.env.Clock.Now, protocolRPC, protocolStream, protocolFile, protocolHTTP))
 	if err := secure.HandshakeContext(t.ctx); err != nil {
-		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, "", fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := secure.ConnectionState()
 	node, err := pki.PeerOf(state)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
-	accepted := &serverConn{Conn: secure, raw: conn, certified: node}
-	if state.NegotiatedProtocol == protocolRPC {
-		return accepted, t.rpcDoor, nil
-	}
-	return accepted, t.webDoor, nil
+	return &serverConn{Conn: secure, raw: conn, certified: node}, state.NegotiatedProtocol, nil
 }
 
-// identifyInsecure tells the two protocols apart by their first bytes.
-func (t *Transport) identifyInsecure(conn net.Conn) (*serverConn, *handover, error) {
+// identifyInsecure tells the protocols apart by their first bytes.
+func (t *Transport) identifyInsecure(conn net.Conn) (*serverConn, string, error) {
 	var start [4]byte
 	if _, err := io.ReadFull(conn, start[:]); err != nil {
-		return nil, nil, fmt.Errorf("read the first bytes: %w", err)
+		return nil, "", fmt.Errorf("read the first bytes: %w", err)
 	}
 	accepted := &serverConn{Conn: conn, raw: conn, start: start[:]}
 	switch string(start[:]) {
 	case "PRI ":
-		return accepted, t.rpcDoor, nil
+		return accepted, protocolRPC, nil
+	case helloMagic:
+		return accepted, protocolStream, nil
 	case "GET ":
-		return accepted, t.webDoor, nil
+		return accepted, protocolHTTP, nil
 	}
-	return nil, nil, fmt.Errorf("a connection that starts with %q is of no protocol of ours", start[:])
+	return nil, "", fmt.Errorf("a connection that starts with %q is of no protocol of ours", start[:])
 }
 
 // linger lets a peer read why it was refused: a close at once, with its bytes

@@ -22,6 +22,7 @@ const (
 	classCall      class = 3 // calls, and streams of the session services
 	classFile      class = 4 // one file
 	classBootstrap class = 5 // one call of a node that does not know whom it calls
+	classDirect    class = 6 // one stream
 )
 
 // hello is the first thing that each side of a connection says.
@@ -86,7 +87,7 @@ type self struct {
 func (s self) accept(h hello, certified base.NodeID) error {
 	bootstrap := h.class == classBootstrap
 	switch {
-	case h.class < classControl || h.class > classBootstrap || h.from == 0:
+	case h.class < classControl || h.class > classDirect || h.from == 0:
 		return base.Errorf(base.KindInvalid, "hello of class %d from node %s", h.class, h.from)
 	case certified != 0 && h.from != certified:
 		return base.Errorf(base.KindWrongCluster, "node %s says that it is node %s", certified, h.from)

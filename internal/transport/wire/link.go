@@ -145,6 +145,16 @@ func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service stri
 	if err := a.validate(op); err != nil {
 		return nil, err
 	}
+	if t.direct[service] {
+		p, err := t.knownPeer(op, to)
+		if err != nil {
+			return nil, err
+		}
+		if p.direct.Add(1) <= maxDirect {
+			return t.openDirect(ctx, p, op, a)
+		}
+		p.direct.Add(-1)
+	}
 	c := classStream
 	if t.session[service] {
 		c = classCall

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,6 +37,7 @@ type peer struct {
 	queue   controlQueue
 	kick    chan struct{} // capacity one: dial now
 	links   map[class]*link
+	direct  atomic.Int32 // streams with a connection of their own
 }
 
 var errForgotten = base.Errorf(base.KindUnavailable, "its address has changed")

@@ -23,7 +23,8 @@ type frameKind byte
 const (
 	frameMessage frameKind = 0
 	frameEnd     frameKind = 1 // the side that serves sends nothing more
-	frameFailure frameKind = 2 // the answer to a call is an error
+	frameFailure frameKind = 2 // the answer to a call, or how a direct stream has ended, is an error
+	frameDone    frameKind = 3 // a direct stream has ended, without one
 )
 
 // received takes a frame apart; io.EOF is the end.

@@ -44,6 +44,11 @@ type Options struct {
 	// SessionServices are the stream services that belong to users' sessions:
 	// their streams share connections with calls, not with log streams.
 	SessionServices []string
+	// DirectServices are the stream services whose small messages must be quick:
+	// a stream has a connection of its own, as long as there are not too many.
+	// That either end has left is noticed by who receives, or sends for a while:
+	// both ends must go on doing so.
+	DirectServices []string
 }
 
 func (o Options) validate() error {
@@ -87,6 +92,7 @@ type Transport struct {
 	env      *env.Env
 	options  Options
 	session  map[string]bool // of Options.SessionServices
+	direct   map[string]bool // of Options.DirectServices
 	instance uint64
 	serial   atomic.Uint64
 	cluster  atomic.Uint64
@@ -132,10 +138,13 @@ func New(e *env.Env, o Options) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		env: e, options: o, session: make(map[string]bool), instance: e.Rand.Uint64(), peers: make(map[base.NodeID]*peer),
+		env: e, options: o, session: make(map[string]bool), direct: make(map[string]bool), instance: e.Rand.Uint64(), peers: make(map[base.NodeID]*peer),
 	}
 	for _, service := range o.SessionServices {
 		t.session[service] = true
+	}
+	for _, service := range o.DirectServices {
+		t.direct[service] = true
 	}
 	t.cluster.Store(o.ClusterID)
 	if o.TLS != nil {

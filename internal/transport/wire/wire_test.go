@@ -31,6 +31,9 @@ func TestConformance(t *testing.T) {
 	around := func(t *testing.T, f func(*testing.T)) { f(t) }
 	t.Run("TLS", func(t *testing.T) { transporttest.TestTransport(t, around, runner(true)) })
 	t.Run("insecure", func(t *testing.T) { transporttest.TestTransport(t, around, runner(false)) })
+	direct := []string{"echo", "speak first", "fail", "listen", "stay", "any", "unknown"}
+	t.Run("direct streams", func(t *testing.T) { transporttest.TestTransport(t, around, runner(true, direct...)) })
+	t.Run("insecure direct streams", func(t *testing.T) { transporttest.TestTransport(t, around, runner(false, direct...)) })
 }
 
 const testCluster = 0xc1c1c1c1c1c1c1c1
@@ -58,10 +61,10 @@ func identity(t testing.TB, ca *pki.CA, node int, now time.Time, valid time.Dura
 func testEnv() *env.Env { return env.Real(slog.New(slog.NewTextHandler(io.Discard, nil))) }
 
 // runner gives each test its own nodes on loopback.
-func runner(secure bool) transporttest.Run {
+func runner(secure bool, direct ...string) transporttest.Run {
 	return func(t *testing.T, n int, setup func(int, transport.Transport), f func(*testing.T, transporttest.Cluster)) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-		c := newCluster(t, n, secure, setup)
+		c := newCluster(t, n, secure, setup, direct...)
 		defer c.close()
 		f(t, c)
 	}
@@ -70,13 +73,14 @@ func runner(secure bool) transporttest.Run {
 type cluster struct {
 	t         testing.TB
 	secure    bool
+	direct    []string
 	setup     func(int, transport.Transport)
 	nodes     []*Transport
 	addresses []string
 }
 
-func newCluster(t testing.TB, n int, secure bool, setup func(int, transport.Transport)) *cluster {
-	c := &cluster{t: t, secure: secure, setup: setup, nodes: make([]*Transport, n)}
+func newCluster(t testing.TB, n int, secure bool, setup func(int, transport.Transport), direct ...string) *cluster {
+	c := &cluster{t: t, secure: secure, direct: direct, setup: setup, nodes: make([]*Transport, n)}
 	for range n {
 		c.addresses = append(c.addresses, freeAddress(t))
 	}
@@ -101,7 +105,7 @@ func freeAddress(t testing.TB) string {
 
 func (c *cluster) options(i int) Options {
 	o := Options{Self: transporttest.ID(i), ListenAddress: c.addresses[i], ClusterID: testCluster, Insecure: !c.secure,
-		SessionServices: []string{"session"}}
+		SessionServices: []string{"session"}, DirectServices: c.direct}
 	if c.secure {
 		o.TLS = identity(c.t, authority(), i, time.Now(), 0)
 	}
