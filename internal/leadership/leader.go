@@ -41,6 +41,9 @@ type Ack struct {
 	Stamp                      Instant
 	Lease                      time.Duration
 	Received, Flushed, Applied base.Seq
+	// Read: somebody reads the follower's copy, and wants to know at once what is
+	// safe. It decides nothing here.
+	Read bool
 }
 
 // Leader is the core of a replica that leads one epoch. It is made by

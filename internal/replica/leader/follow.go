@@ -305,13 +305,18 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 // has come in meanwhile.
 func (f *following) acknowledge(ctx context.Context) error {
 	var buffer []byte
+	read := false // as the leader was last told
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-f.ackWanted:
+		case <-f.replica.looked:
+			if read {
+				continue
+			}
 		}
-		a := leadership.Ack{Epoch: f.epoch, Received: base.Seq(f.received.Load())}
+		a := leadership.Ack{Epoch: f.epoch, Received: base.Seq(f.received.Load()), Read: f.replica.read()}
 		a.Stamp, a.Lease = f.granted.get()
 		if planted.Is(planted.AckUnflushed) {
 			early := leadership.Ack{Epoch: a.Epoch, Received: a.Received, Flushed: a.Received, Applied: a.Received, Stamp: a.Stamp, Lease: a.Lease}
@@ -332,7 +337,7 @@ func (f *following) acknowledge(ctx context.Context) error {
 		if err := f.noteProven(a.Flushed); err != nil {
 			return err
 		}
-		buffer = stream.AppendAck(buffer[:0], a)
+		buffer, read = stream.AppendAck(buffer[:0], a), a.Read
 		if err := f.stream.Send(buffer); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)
 		}

@@ -146,10 +146,19 @@ func (r *Replica) readLately() bool {
 	return last != 0 && r.now().Sub(leadership.Instant(last)) < readsLately
 }
 
+// read says that somebody reads this replica's file, or waits for it.
+func (r *Replica) read() bool {
+	return r.readLately() || r.executed.awaited() || r.safe.awaited()
+}
+
 // commitApplied has SQLite commit what it has applied, and waits for that: a
 // read sees everything that this replica has.
 func (r *Replica) commitApplied(ctx context.Context) error {
+	lately := r.readLately()
 	r.lastRead.Store(int64(r.now()))
+	if !lately {
+		wake(r.looked)
+	}
 	applied := r.answered()
 	if r.executed.get() >= applied {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -55,6 +56,52 @@ func TestNobodySeesThatSQLiteCommitsLater(t *testing.T) {
 		c.write("INSERT INTO item VALUES (10)")
 		if got := c.inFile(1, "SELECT count(*) FROM item"); got != "11" {
 			t.Errorf("while it is read the leader's file holds %s rows", got)
+		}
+	})
+}
+
+// A follower that is read is told at once what is safe; another with the next
+// batch, or a little later.
+func TestReadersAreToldWhatIsSafe(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		time.Sleep(time.Second) // Nobody has read for a while.
+		last := c.write("INSERT INTO item VALUES (1)").Position.Seq
+		synctest.Wait()
+		if got := c.replica(2).Status().Safe; got >= last {
+			t.Errorf("a follower that nobody reads was told at once that %d is safe", got)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if got := c.replica(2).Status().Safe; got != last {
+			t.Errorf("a follower that nobody reads was not told in time: %d is safe, it knows of %d", last, got)
+		}
+		c.expect(2, "SELECT count(*) FROM item", "1")
+		for i := range 10 {
+			time.Sleep(20 * time.Millisecond)
+			last = c.write("INSERT INTO item VALUES (?1)", 2+i).Position.Seq
+			synctest.Wait()
+			if got := c.replica(2).Status().Safe; got != last {
+				t.Errorf("a follower that is read: %d is safe, it knows of %d", last, got)
+			}
+			if got, err := c.query(2, replica.ReadRequest{}, "SELECT count(*) FROM item"); got != fmt.Sprint(2+i) || err != nil {
+				t.Errorf("a follower that is read shows %s rows, %v", got, err)
+			}
+		}
+	})
+}
+
+// A read that waits for what it has seen is not left waiting for the next batch.
+func TestWhoWaitsIsTold(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		time.Sleep(time.Second)
+		seen := c.write("INSERT INTO item VALUES (1)").Position
+		began := time.Now()
+		if got, err := c.query(2, replica.ReadRequest{AtLeast: seen}, "SELECT count(*) FROM item"); got != "1" || err != nil {
+			t.Errorf("read %s, %v", got, err)
+		}
+		if took := time.Since(began); took > 2*time.Millisecond {
+			t.Errorf("it took %v", took)
 		}
 	})
 }

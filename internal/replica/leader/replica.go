@@ -111,6 +111,7 @@ type Replica struct {
 	assigned    chan struct{}                     // wakes Run; holds one token
 	writing     chan struct{}                     // held by who writes the meta file; no mutex, as it is held over disk calls
 	applyWanted chan struct{}                     // a reader waits for what this follower has yet to apply
+	looked      chan struct{}                     // somebody reads this copy who has not done so lately, or waits for it
 	base        atomic.Pointer[pageformat.BaseID] // that pages for the file must have; nil: none fit
 	resting     atomic.Uint64                     // the epoch in which it can't play its part
 
@@ -168,7 +169,9 @@ func Open(ctx context.Context, e *env.Env, o Options) (*Replica, error) {
 	}
 	r.mu.role = replica.RoleStarting
 	r.applyWanted = make(chan struct{}, 1)
-	r.executed.wanted = func() { wake(r.applyWanted) }
+	r.looked = make(chan struct{}, 1)
+	r.executed.wanted = func() { wake(r.applyWanted); wake(r.looked) }
+	r.safe.wanted = func() { wake(r.looked) }
 	r.handle.init()
 	r.shots.turn = make(chan struct{}, 1)
 	if err := r.recover(ctx); err != nil {

@@ -22,6 +22,9 @@ import (
 const (
 	shipBytes   = 1 << 20  // of log in one message
 	windowBytes = 16 << 20 // that may be on their way to a follower
+	// tellPause is how long it may take until a follower that nobody reads is told
+	// what is safe: the next batch tells it at no cost, and it applies no sooner.
+	tellPause = applyPause
 )
 
 // FollowService is the stream service of ServeFollow; its header is a Follow
@@ -42,6 +45,8 @@ type sender struct {
 	lastAsked      time.Time     // for a lease
 	renewal        atomic.Bool   // somebody waits for a lease
 	sentSafe       base.Seq
+	read           atomic.Bool // somebody reads the follower's copy
+	untold         time.Time   // since when it has not been told what is safe; zero: it has
 
 	mu struct {
 		sync.Mutex // guards below
@@ -193,13 +198,16 @@ func (s *sender) send(ctx context.Context) error {
 		if sent {
 			continue
 		}
-		ask := s.renewal.Swap(false) && s.leading.acks.leaseRunsOut(s.node) || r.env.Clock.Now().Sub(s.lastAsked) >= every
-		if ask || s.worthTelling() {
+		now := r.env.Clock.Now()
+		ask := s.renewal.Swap(false) && s.leading.acks.leaseRunsOut(s.node) || now.Sub(s.lastAsked) >= every
+		due := s.tellIn(now)
+		if ask || due <= 0 {
 			if err := s.heartbeat(ask); err != nil {
 				return err
 			}
+			due = every
 		}
-		timer.Reset(every)
+		timer.Reset(min(due, every))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -211,11 +219,21 @@ func (s *sender) send(ctx context.Context) error {
 	}
 }
 
-// worthTelling says that what is safe has risen and that no batch is on its way
-// to becoming safe, which would tell the follower soon enough.
-func (s *sender) worthTelling() bool {
+// tellIn is how long the follower may be left untold of what is safe: not at all
+// when somebody reads it, and until the next batch when that comes soon.
+func (s *sender) tellIn(now time.Time) time.Duration {
 	safe := s.leading.replica.safe.get()
-	return s.sentSafe < safe && safe >= s.leading.acks.publishedSeq().Seq
+	switch {
+	case s.sentSafe >= safe:
+		s.untold = time.Time{}
+		return s.leading.replica.options.Lease
+	case s.read.Load():
+		return 0
+	}
+	if s.untold.IsZero() {
+		s.untold = now
+	}
+	return s.untold.Add(tellPause).Sub(now)
 }
 
 // sendNext sends the next batch, if there is one and the window is open.
@@ -301,6 +319,9 @@ func (s *sender) receive(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if !s.read.Swap(a.Read) && a.Read {
+			s.wake() // It may have been left untold of what is safe.
 		}
 		s.land(a.Flushed)
 		s.leading.acks.update(func(core *leadership.Leader, now leadership.Instant) {

@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	version    = 2
+	version    = 3
 	headerSize = 6 // kind, version, CRC-32C
 
 	// MaxStarts bounds the epochs of a history.
@@ -200,12 +200,13 @@ func finish(dst []byte, at int) []byte {
 	return dst
 }
 
-// The flags of a FollowRequest and of promises.
+// The flags of a FollowRequest, of promises and of acknowledgements.
 const (
 	flagFresh   = 1
 	flagProbe   = 2
 	flagGranted = 4
 	flagDeaf    = 8
+	flagRead    = 16
 )
 
 // AppendFollow appends a FollowRequest.
@@ -387,7 +388,8 @@ func DecodeBatch(msg []byte) (Batch, error) {
 // AppendAck appends an Ack.
 func AppendAck(dst []byte, a leadership.Ack) []byte {
 	at := len(dst)
-	dst = binary.LittleEndian.AppendUint64(begin(dst, KindAck), uint64(a.Stamp))
+	dst = append(begin(dst, KindAck), bit(flagRead, a.Read))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(a.Stamp))
 	dst = binary.AppendUvarint(dst, uint64(max(0, a.Lease)))
 	dst = binary.AppendUvarint(dst, uint64(a.Epoch))
 	dst = binary.AppendUvarint(dst, uint64(a.Received))
@@ -403,6 +405,7 @@ func DecodeAck(msg []byte) (leadership.Ack, error) {
 		return leadership.Ack{}, err
 	}
 	a := leadership.Ack{
+		Read:  r.flags(flagRead) != 0,
 		Stamp: leadership.Instant(r.fixed("stamp")), Lease: r.duration("lease"), Epoch: base.Epoch(r.uvarint("epoch")),
 		Received: base.Seq(r.uvarint("received")), Flushed: base.Seq(r.uvarint("flushed")), Applied: base.Seq(r.uvarint("applied")),
 	}
