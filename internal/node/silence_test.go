@@ -21,7 +21,7 @@ func TestSilentLeadersAreReplacedInTimeAgainAndAgain(t *testing.T) {
 			if silent == 0 {
 				t.Fatalf("round %d: nobody leads", round)
 			}
-			b.slow(silent, 75*time.Millisecond)
+			b.slowOnce(silent, 75*time.Millisecond)
 			time.Sleep(time.Duration(200+round*7%40) * time.Millisecond)
 			b.net.Isolate(silent)
 			cut := time.Now()
@@ -57,8 +57,8 @@ func (b *bubble) leadsAll(name string) (leads base.NodeID) {
 	return leads
 }
 
-// slow lets what a node sends arrive late for a moment.
-func (b *bubble) slow(id base.NodeID, by time.Duration) {
+// slowOnce lets what a node sends arrive late for a moment.
+func (b *bubble) slowOnce(id base.NodeID, by time.Duration) {
 	for _, other := range b.others(id) {
 		b.net.SetDelay(id, other, by)
 	}
