@@ -102,6 +102,7 @@ type Conn struct {
 	enforced  Guard       // what the authorizer answers by now
 	found     *findings   // filled by the authorizer while a client's or our statement compiles
 	denied    *base.Error // why the authorizer last refused
+	withheld  *base.Error // what it will have refused if the statement is found to write
 	cache     statementCache
 	inUse     int // statements handed out
 	interrupt context.Context
@@ -262,6 +263,12 @@ func (c *Conn) authorize(code sqlite3.AuthorizerActionCode, third, fourth, schem
 		c.found.note(a)
 	}
 	if err := c.enforced.check(a); err != nil {
+		if c.enforced.level() == GuardRead && a.changesRows() {
+			// An R-tree compiles the statements that change it when it is first
+			// read. Of the client's own statement the compiled form tells.
+			c.withheld = err
+			return sqlite3.AUTH_OK
+		}
 		if c.denied == nil {
 			c.denied = err
 		}

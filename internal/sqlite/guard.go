@@ -46,6 +46,15 @@ type action struct {
 	inner         string // the trigger, view or subquery that asks, if one does
 }
 
+// changesRows says whether rows would be changed, not the schema.
+func (a action) changesRows() bool {
+	switch a.code {
+	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE:
+		return true
+	}
+	return false
+}
+
 // check answers an action; nil allows it.
 func (g Guard) check(a action) *base.Error {
 	if g.level() == GuardOwn {

@@ -151,6 +151,32 @@ func TestGuardReadRefusesEveryWrite(t *testing.T) {
 	}
 }
 
+// A virtual table may compile statements that write when it is first read.
+func TestGuardReadReadsVirtualTables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.db")
+	must(t, openConn(t, path, sqlite.RoleWriter).Exec(`PRAGMA journal_mode=WAL; CREATE TABLE t(a);
+		CREATE VIRTUAL TABLE box USING rtree(id, a, b); INSERT INTO box VALUES(1, 2, 3);
+		CREATE VIRTUAL TABLE ft USING fts5(body); INSERT INTO ft VALUES('hello')`))
+	reads := []string{"SELECT id FROM box WHERE a > 0", "WITH x AS (SELECT * FROM box) SELECT * FROM x", "SELECT * FROM ft WHERE ft MATCH 'hello'",
+		"SELECT x.name FROM sqlite_schema AS m, pragma_table_xinfo(m.name) AS x"}
+	writes := []string{"DELETE FROM box", "DELETE FROM box_node", "WITH x AS (SELECT id FROM box) DELETE FROM t WHERE a IN (SELECT id FROM x)",
+		"INSERT INTO t SELECT id FROM box", "EXPLAIN DELETE FROM box_rowid", "UPDATE t SET a = 1 WHERE 0", "DELETE FROM ft"}
+	for _, role := range []sqlite.Role{sqlite.RoleReader, sqlite.RoleWriter} {
+		for _, sql := range reads {
+			c := openConn(t, path, role)
+			c.SetGuard(sqlite.GuardRead)
+			must(t, run(c, sql))
+		}
+		for _, sql := range writes {
+			c := openConn(t, path, role)
+			c.SetGuard(sqlite.GuardRead)
+			if err := run(c, sql); base.KindOf(err) != base.KindForbidden && base.KindOf(err) != base.KindSQL {
+				t.Errorf("%s: got %v, want a refusal", sql, err)
+			}
+		}
+	}
+}
+
 func TestReaderRoleCannotWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "t.db")
 	must(t, openConn(t, path, sqlite.RoleWriter).Exec("PRAGMA journal_mode=WAL; CREATE TABLE t(a)"))

@@ -63,7 +63,7 @@ func (c *Conn) compile(key cacheKey) (s *Stmt, err error) {
 		return nil, err
 	}
 	var found findings
-	c.enforced, c.found, c.denied = key.guard, &found, nil
+	c.enforced, c.found, c.denied, c.withheld = key.guard, &found, nil, nil
 	defer func() {
 		if r := recover(); r != nil {
 			err = c.recovered(r)
@@ -80,6 +80,10 @@ func (c *Conn) compile(key cacheKey) (s *Stmt, err error) {
 	if !isBlank(tail) {
 		_ = raw.Close()
 		return nil, severalStatements(tail)
+	}
+	if c.withheld != nil && !raw.ReadOnly() {
+		_ = raw.Close()
+		return nil, c.withheld
 	}
 	return &Stmt{conn: c, raw: raw, key: key, epoch: c.epoch, info: complete(classify(words, found), raw), touches: found.touches}, nil
 }
