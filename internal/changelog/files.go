@@ -114,8 +114,9 @@ func (l *Log) rotate(need int64) (*segment, error) {
 	if err != nil {
 		return nil, l.fullOrFailed("begin log segment", err)
 	}
-	if err := old.file.Sync(); err != nil {
-		return nil, l.fail("sync log", err)
+	if err := l.syncInTurn("sync log", old.file.Sync); err != nil {
+		l.discard(sp)
+		return nil, err
 	}
 	s, err := l.install(sp, h, h.encode(h.previous.Seq))
 	if err != nil {

@@ -25,6 +25,11 @@ type Log struct {
 	quit chan struct{}
 	done sync.WaitGroup
 
+	// syncing is held by who syncs a segment, until it is noted what came of it:
+	// a sync that comes after a failed one finds no dirty pages, and succeeds. It
+	// is no mutex, as it is held over a disk call.
+	syncing chan struct{}
+
 	mu sync.Mutex // guards everything below
 	// segments, oldest first; the last one is written to. Empty only when the
 	// log is closed.
@@ -264,10 +269,27 @@ func (l *Log) undo(s *segment, written int, cause error) error {
 	if _, zeroErr := s.file.WriteAt(make([]byte, min(written, batchHeaderBytes)), s.used); zeroErr != nil {
 		return l.fail("undo append to log", zeroErr)
 	}
-	if syncErr := s.file.Sync(); syncErr != nil {
-		return l.fail("undo append to log", syncErr)
+	if syncErr := l.syncInTurn("undo append to log", s.file.Sync); syncErr != nil {
+		return syncErr
 	}
 	return err
+}
+
+// syncInTurn runs a sync of a segment's file when no other one runs, unless the
+// log has failed by then. An error is sticky.
+func (l *Log) syncInTurn(op string, sync func() error) error {
+	l.syncing <- struct{}{}
+	defer func() { <-l.syncing }()
+	l.mu.Lock()
+	err := l.failed
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := sync(); err != nil {
+		return l.fail(op, err)
+	}
+	return nil
 }
 
 // publish makes batches visible and says whether the housekeeper has work.
@@ -318,10 +340,15 @@ func (l *Log) Sync() (base.Seq, error) {
 	offset := s.header.size() + markOffset(l.marks)
 	l.mu.Unlock()
 
-	err := s.sync(idle, offset, target)
+	err := l.syncInTurn("sync log", func() error {
+		if !idle && l.hasSynced(generation, target) {
+			return nil // The one before has.
+		}
+		return s.sync(idle, offset, target)
+	})
 	l.release(s)
 	if err != nil {
-		return 0, l.fail("sync log", err)
+		return 0, err
 	}
 	return l.synced(generation, target, idle)
 }
@@ -337,6 +364,12 @@ func (s *segment) sync(idle bool, offset int64, target base.Seq) error {
 		return nil
 	}
 	return s.file.Sync()
+}
+
+func (l *Log) hasSynced(generation uint64, target base.Seq) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.generation == generation && l.flushed >= target
 }
 
 func (l *Log) synced(generation uint64, target base.Seq, idle bool) (base.Seq, error) {

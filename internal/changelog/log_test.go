@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -263,6 +264,82 @@ func TestWait(t *testing.T) {
 		synctest.Wait()
 		must(t, l.Close())
 		mustBe(t, <-got, changelog.ErrClosed)
+	})
+}
+
+// Whoever wants a sync while another one is under way, or has failed a moment
+// ago, gets no success from a second sync of the same pages: it would find them
+// clean.
+func TestSyncThatOverlapsAFailedOneFails(t *testing.T) {
+	large, _ := batchOf(1, 1, 1, changelog.MinSegmentBytes)
+	for name, second := range map[string]func(*changelog.Log) error{
+		"sync": func(l *changelog.Log) error { _, err := l.Sync(); return err },
+		"an append that needs another segment": func(l *changelog.Log) error {
+			frames, last := batchOf(1, l.End().Seq+1, 1, len(large))
+			return l.Append(frames, last-1, last, 1)
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDisk(t)
+			l, _ := open(t, d, options())
+			appendBatch(t, l, 1, 3, 100)
+			flushed := sync_(t, l)
+			appendBatch(t, l, 1, 3, 100)
+			segment, failing, again := "", true, 0
+			d.Inject(func(c crashfs.Call) error {
+				switch {
+				case c.Op != crashfs.OpSync:
+				case failing:
+					segment, failing = c.Name, false
+					time.Sleep(time.Second)
+					return syscall.EIO
+				case c.Name == segment:
+					again++
+				}
+				return nil
+			})
+			first := make(chan error)
+			go func() { _, err := l.Sync(); first <- err }()
+			synctest.Wait()
+			got := make(chan error)
+			go func() { got <- second(l) }()
+			synctest.Wait()
+			mustBe(t, <-first, syscall.EIO)
+			if err := <-got; !errors.Is(err, changelog.ErrFailed) || again > 0 || l.Flushed() != flushed {
+				t.Errorf("%s: %v, after %d more syncs of the segment; flushed up to %d, and %d before", name, err, again, l.Flushed(), flushed)
+			}
+			mustBe(t, l.Close(), changelog.ErrFailed)
+		})
+	}
+}
+
+// Of two that want the same at once, one syncs.
+func TestSyncsThatOverlapAreOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk(t)
+		l, _ := open(t, d, options())
+		appendBatch(t, l, 1, 3, 100)
+		syncs := 0
+		d.Inject(func(c crashfs.Call) error {
+			if c.Op == crashfs.OpSync {
+				syncs++
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		got := make(chan base.Seq)
+		for range 3 {
+			go func() { seq, _ := l.Sync(); got <- seq }()
+		}
+		for range 3 {
+			if seq := <-got; seq != l.End().Seq {
+				t.Errorf("flushed up to %d of %d", seq, l.End().Seq)
+			}
+		}
+		if syncs != 1 {
+			t.Errorf("%d syncs", syncs)
+		}
+		must(t, l.Close())
 	})
 }
 

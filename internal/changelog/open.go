@@ -26,7 +26,7 @@ func Open(e *env.Env, dir string, o Options) (*Log, *Recovery, error) {
 	if err := o.validate(); err != nil {
 		return nil, nil, err
 	}
-	l := &Log{env: e, dir: dir, o: o, kick: make(chan struct{}, 1), quit: make(chan struct{})}
+	l := &Log{env: e, dir: dir, o: o, kick: make(chan struct{}, 1), quit: make(chan struct{}), syncing: make(chan struct{}, 1)}
 	l.cache.limit = o.TailCacheBytes
 	r, err := l.recover()
 	if err != nil {

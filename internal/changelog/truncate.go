@@ -73,7 +73,7 @@ func (l *Log) takeBack(seq base.Seq) (done bool, err error) {
 	}
 	_, err = s.file.WriteAt(make([]byte, batchHeaderBytes), batch.at)
 	if err == nil {
-		err = s.file.Sync()
+		err = l.syncInTurn("cut log", s.file.Sync)
 	}
 	l.mu.Lock()
 	l.cutting = nil
