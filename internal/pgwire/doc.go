@@ -2,8 +2,8 @@
 // TLS, in front of a session.Gateway. The wire is PostgreSQL's, the dialect is
 // SQLite's, and errors say so.
 //
-// It owns client connections: framing, authentication, prepared statements and
-// portals, transaction status as PostgreSQL clients expect it, types on the
+// It owns client connections: framing, authentication, prepared statements,
+// portals and cursors, transaction status as PostgreSQL clients expect it, types on the
 // wire, COPY, settings, and cancelling. It never sees the engine: statements
 // run through session.Session, the catalog queries of psql and drivers through
 // package catalogue, which builds its tables from Session.Schema.
