@@ -3,10 +3,11 @@
 // SQLite's, and errors say so.
 //
 // It owns client connections: framing, authentication, prepared statements,
-// portals and cursors, transaction status as PostgreSQL clients expect it, types on the
-// wire, COPY, settings, and cancelling. It never sees the engine: statements
-// run through session.Session, the catalog queries of psql and drivers through
-// package catalogue, which builds its tables from Session.Schema.
+// portals and cursors, transaction status as PostgreSQL clients expect it, types
+// on the wire, COPY, settings, and cancelling. It never sees the engine:
+// statements run through session.Session, the catalog queries of psql and
+// drivers through package catalogue, which builds its tables from
+// Session.Schema.
 //
 // Invariants: one goroutine owns a connection, and no other touches it but to
 // interrupt it; every message, buffer, statement and portal is bounded; after
