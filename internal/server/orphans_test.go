@@ -52,6 +52,10 @@ func TestOrphansAreReplayedWhereNothingNewerIs(t *testing.T) {
 		"CREATE TABLE item(id INTEGER PRIMARY KEY, n INTEGER, m INTEGER)", "CREATE TABLE pair(a INTEGER, b INTEGER, PRIMARY KEY (a)) WITHOUT ROWID",
 		"CREATE TABLE plain(n INTEGER)", "CREATE TABLE watched(id INTEGER PRIMARY KEY)",
 		"CREATE TRIGGER watch AFTER INSERT ON watched BEGIN INSERT INTO plain VALUES (new.id); END",
+		"CREATE TABLE sent(id INTEGER PRIMARY KEY)", "CREATE TABLE seen(id INTEGER PRIMARY KEY)",
+		"CREATE TRIGGER skein_log_sent_insert AFTER INSERT ON sent BEGIN SELECT skein_emit('insert', 'sent', new.id); END",
+		"CREATE TRIGGER skein_log_seen_insert AFTER INSERT ON seen BEGIN SELECT skein_emit('insert', 'seen', new.id); END",
+		"CREATE TRIGGER skeinXlogXseen AFTER INSERT ON SEEN BEGIN INSERT INTO plain VALUES (new.id); END",
 		"INSERT INTO item VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3)", "INSERT INTO pair VALUES (1, 1)",
 	} {
 		do(sql)
@@ -78,6 +82,9 @@ func TestOrphansAreReplayedWhereNothingNewerIs(t *testing.T) {
 		{with(pair, 7, "update", integers(1), integers(1, 1), integers(1, 4)), "", "SELECT * FROM pair", "1 4"},
 		{with(leader.Orphan{Epoch: 1, Table: "plain", Columns: []string{"n"}}, 8, "insert", integers(77), nil, integers(6)), "", "SELECT * FROM plain", "6"},
 		{with(leader.Orphan{Epoch: 1, Table: "watched", RowIDName: "id"}, 9, "insert", integers(3), nil, []base.Value{}), "triggers", "SELECT count(*) FROM watched", "0"},
+		// Triggers that say what is sent are not in the way of a replay, others are.
+		{with(leader.Orphan{Epoch: 1, Table: "sent", RowIDName: "id"}, 14, "insert", integers(3), nil, []base.Value{}), "", "SELECT count(*) FROM sent", "1"},
+		{with(leader.Orphan{Epoch: 1, Table: "seen", RowIDName: "id"}, 15, "insert", integers(3), nil, []base.Value{}), "triggers", "SELECT count(*) FROM seen", "0"},
 		{with(item, 10, "move", integers(1), integers(1, 1), integers(1, 1)), "of this kind", "SELECT 1", "1"},
 		{with(leader.Orphan{Epoch: 1, Table: "gone"}, 11, "insert", integers(1), nil, integers(1)), "not known", "SELECT 1", "1"},
 		{with(leader.Orphan{Epoch: 1}, 12, "schema", nil, nil, []base.Value{base.TextValue("CREATE TABLE later(id)")}), "", "SELECT count(*) FROM later", "0"},
