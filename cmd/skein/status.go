@@ -24,7 +24,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show nodes, databases, who leads and how far the others are behind",
 		Long: "status asks one node, which asks all others. What a node did not answer is shown as\n" +
 			"unknown (?), never from memory. BEHIND counts row changes that the leader has applied\n" +
-			"and the replica has not; AGE is how long ago the replica was last level with its leader.",
+			"and the replica has not, and how much log that is; AGE is how long ago the replica was last level with its leader.",
 		Example: "  skein status\n  skein status --watch\n  skein status --json | jq '.databases[].leader'",
 		Args:    exact(),
 		RunE: a.asking(func(ctx context.Context, client *adminclient.Client, _ []string) error {
@@ -147,6 +147,8 @@ func writeDatabase(to io.Writer, d httpapi.DatabaseStatus, names names) {
 		behind, age := fmt.Sprint(r.LagSeqs), seconds(r.AgeSeconds)
 		if r.LagSeqs < 0 {
 			behind = "?"
+		} else if n := lagBytes(d, r.Node); n > 0 {
+			behind += " (" + bytesText(n) + ")"
 		}
 		if r.Role == replica.RoleLeader {
 			behind, age = "-", "-"
@@ -159,6 +161,18 @@ func writeDatabase(to io.Writer, d httpapi.DatabaseStatus, names names) {
 	if d.Election != nil {
 		writeElection(to, d, names)
 	}
+}
+
+// lagBytes is how much log a follower lacks, as the leader sees it.
+func lagBytes(d httpapi.DatabaseStatus, node string) int64 {
+	for _, r := range d.Replicas {
+		for _, f := range r.Followers {
+			if f.Node == node {
+				return f.LagBytes
+			}
+		}
+	}
+	return 0
 }
 
 // writeElection shows what a person needs to decide who leads next.

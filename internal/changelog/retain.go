@@ -20,6 +20,8 @@ type Outlook struct {
 	Node base.NodeID
 	// BehindBytes of log it has yet to get, in whole segments.
 	BehindBytes int64
+	// LagBytes is about how much of these is behind what it has.
+	LagBytes int64
 	// RoomBytes may still be appended before it is cut off.
 	RoomBytes int64
 	// CutOff says that what it needs next is, or is about to be, gone.
@@ -75,6 +77,8 @@ func outlook(segments []SegmentInfo, capBytes int64, before base.Seq, h Holder) 
 	for _, s := range segments {
 		if s.Last > h.Has {
 			o.BehindBytes += s.Bytes
+			lacks := s.Last - max(h.Has, s.First-1)
+			o.LagBytes += int64(float64(s.Bytes) * float64(lacks) / float64(s.Last-s.First+1))
 		}
 	}
 	if !o.CutOff {

@@ -54,7 +54,7 @@ func TestRetain(t *testing.T) {
 		}
 	}
 	got := changelog.Retain(five(), 400, 0, 50, has(25)).Followers[0]
-	if got.BehindBytes != 300 || got.RoomBytes != 100 {
+	if got.BehindBytes != 300 || got.LagBytes != 250 || got.RoomBytes != 100 {
 		t.Errorf("outlook %+v", got)
 	}
 	if got := changelog.Retain(nil, 1, 1, 1, nil); got.Before != 0 {

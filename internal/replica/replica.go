@@ -237,7 +237,7 @@ type Follower struct {
 	Received base.Seq      `json:"received"`
 	Flushed  base.Seq      `json:"flushed"`
 	Applied  base.Seq      `json:"applied"`
-	LagBytes int64         `json:"lag_bytes"`
+	LagBytes int64         `json:"lag_bytes"` // of log that it has not on its disk, about
 	Lag      time.Duration `json:"lag_ns"`
 	Forecast Forecast      `json:"forecast"`
 }

@@ -17,6 +17,7 @@ type collector struct {
 	peer    *prometheus.Desc
 	lag     *prometheus.Desc
 
+	lagBytes, lagSeconds        *prometheus.Desc
 	behind, cutOff, followerCut *prometheus.Desc
 }
 
@@ -33,6 +34,8 @@ func newCollector(n *node.Node) *collector {
 		peer:    prometheus.NewDesc("skein_peer_reachable", "1 for another node that this one reaches.", []string{"node"}, nil),
 		lag:     prometheus.NewDesc("skein_follower_lag_seqs", "Row changes that a follower has not applied, as its leader sees it.", []string{"database", "node"}, nil),
 	}
+	c.lagBytes = prometheus.NewDesc("skein_follower_lag_bytes", "Bytes of log that a follower has not acknowledged, as its leader sees it.", []string{"database", "node"}, nil)
+	c.lagSeconds = prometheus.NewDesc("skein_follower_lag_seconds", "For how long a follower has lacked something, as its leader sees it.", []string{"database", "node"}, nil)
 	c.behind = prometheus.NewDesc("skein_consumer_behind_bytes", "Bytes of log that a consumer of changes has yet to read, in whole segments.", []string{"database", "consumer"}, nil)
 	c.cutOff = prometheus.NewDesc("skein_consumer_cut_off_seconds", "When the log that a consumer of changes needs is gone, if it reads no more and writes go on; 0: not to be foreseen.", []string{"database", "consumer"}, nil)
 	c.followerCut = prometheus.NewDesc("skein_follower_cut_off_seconds", "When the log that a follower needs is gone, if it gets no more and writes go on; 0: not to be foreseen.", []string{"database", "node"}, nil)
@@ -67,7 +70,7 @@ func flag(b bool) float64 {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.control, c.failed, c.peer, c.lag, c.behind, c.cutOff, c.followerCut} {
+	for _, d := range []*prometheus.Desc{c.control, c.failed, c.peer, c.lag, c.lagBytes, c.lagSeconds, c.behind, c.cutOff, c.followerCut} {
 		out <- d
 	}
 	for _, m := range c.metrics {
@@ -103,6 +106,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, f := range s.Followers {
 			show(c.followerCut, f.Forecast.CutOffIn.Seconds(), db.Name, f.Node.String())
 			show(c.lag, max(0, float64(s.Appended.Seq)-float64(f.Applied)), db.Name, f.Node.String())
+			show(c.lagBytes, float64(f.LagBytes), db.Name, f.Node.String())
+			show(c.lagSeconds, f.Lag.Seconds(), db.Name, f.Node.String())
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (r *Replica) forecast(s *replica.Status) {
 	outlook := changelog.Retain(r.changes.Segments(), limit, limit, 0, holders).Followers
 	for i, o := range outlook {
 		if i < len(s.Followers) {
-			s.Followers[i].Forecast = forecastOf(o, growth)
+			s.Followers[i].Forecast, s.Followers[i].LagBytes = forecastOf(o, growth), o.LagBytes
 		} else {
 			s.Consumers[i-len(s.Followers)].Forecast = forecastOf(o, growth)
 		}

@@ -81,9 +81,6 @@ func (l *leading) follower(f leadership.FollowerStatus, end base.Seq) replica.Fo
 	l.mu.Lock()
 	s := l.mu.senders[f.Node]
 	l.mu.Unlock()
-	if s != nil {
-		out.LagBytes = s.unacknowledged.Load()
-	}
 	if f.Applied < end {
 		out.Lag = f.Silence
 		if s != nil {
