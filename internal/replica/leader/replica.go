@@ -344,8 +344,8 @@ func (r *Replica) rest(ctx context.Context, epoch base.Epoch) error {
 	r.leadChanged.signal()
 	defer r.resting.Store(0)
 	<-ctx.Done()
-	if cause := context.Cause(ctx); base.KindOf(cause) == base.KindCorrupt {
-		return cause
+	if cause := context.Cause(ctx); fatal(cause) {
+		return cause // Another part would end as soon as it began.
 	}
 	return errPartOver
 }
