@@ -137,13 +137,13 @@ func (a *acks) settleAndUnlock() {
 		}
 	}
 	a.mu.Unlock()
+	if live && a.replica.safe.raise(safe) {
+		a.safeRose()
+	}
 	if risked > 0 {
 		if err := a.replica.acked.note(a.replica, base.Position{Epoch: a.epoch, Seq: risked}); err != nil {
 			a.replica.log.Warn("a failover could not tell what was acknowledged", "err", err)
 		}
-	}
-	if live && a.replica.safe.raise(safe) {
-		a.safeRose()
 	}
 	if lacking {
 		a.leaseWanted()

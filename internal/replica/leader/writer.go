@@ -166,7 +166,11 @@ func (w *writer) flushIdle() error {
 			return fmt.Errorf("%w: %w", errFlush, err)
 		}
 	}
+	safe := w.replica.safe.get()
 	w.acks.locallyFlushed(seq) // A sync that overlapped with the batch came too early to count for it.
+	if w.replica.safe.get() > safe {
+		runtime.Gosched() // Who waits for this, here and on followers, comes before the next batch.
+	}
 	return nil
 }
 
