@@ -189,6 +189,7 @@ func TestFeedBeginsWithASnapshot(t *testing.T) {
 		for i := range 50 {
 			c.write("insert into t values (?1, 0)", i)
 		}
+		c.level() // Else the snapshot may be of an empty database.
 		var writing sync.WaitGroup
 		writing.Go(func() {
 			for i := range 60 {
