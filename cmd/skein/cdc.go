@@ -14,7 +14,7 @@ import (
 
 	"github.com/skeindb/skein/internal/adminclient"
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/changefeed"
 )
 
 // tailFlags are the flags of `skein cdc tail`.
@@ -75,7 +75,7 @@ func (a *app) tail(ctx context.Context, database string, f *tailFlags) error {
 		f.query.Offset = strings.TrimSpace(string(kept))
 	}
 	printed := 0
-	return a.stream(ctx, database, &f.query, nil, func(c httpapi.Change) error {
+	return a.stream(ctx, database, &f.query, nil, func(c changefeed.Envelope) error {
 		if c.Op != "heartbeat" {
 			if err := a.printChange(c); err != nil {
 				return err
@@ -96,7 +96,7 @@ func (a *app) tail(ctx context.Context, database string, f *tailFlags) error {
 // stream shows each the events of a stream, from node to node, until it can't
 // go on anywhere or each returns errTailDone. Before is called for every
 // connection, and may say in the query from where it goes on.
-func (a *app) stream(ctx context.Context, database string, q *adminclient.ChangesQuery, before func(*adminclient.Client) error, each func(httpapi.Change) error) error {
+func (a *app) stream(ctx context.Context, database string, q *adminclient.ChangesQuery, before func(*adminclient.Client) error, each func(changefeed.Envelope) error) error {
 	urls := a.urls()
 	user, password := a.credentials()
 	pause := tailPause
@@ -111,7 +111,7 @@ func (a *app) stream(ctx context.Context, database string, q *adminclient.Change
 			err = before(client)
 		}
 		if err == nil {
-			err = a.streamOnce(ctx, client, database, *q, func(c httpapi.Change) error {
+			err = a.streamOnce(ctx, client, database, *q, func(c changefeed.Envelope) error {
 				began, moved = true, moved || c.Op != "heartbeat"
 				return each(c)
 			})
@@ -146,7 +146,7 @@ func passes(err error) bool {
 }
 
 // streamOnce reads one connection's events.
-func (a *app) streamOnce(ctx context.Context, client *adminclient.Client, database string, q adminclient.ChangesQuery, each func(httpapi.Change) error) error {
+func (a *app) streamOnce(ctx context.Context, client *adminclient.Client, database string, q adminclient.ChangesQuery, each func(changefeed.Envelope) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := a.env.Clock.NewTimer(3*q.Heartbeat + 5*time.Second)
@@ -160,7 +160,7 @@ func (a *app) streamOnce(ctx context.Context, client *adminclient.Client, databa
 		case <-done:
 		}
 	}()
-	err := client.Changes(ctx, database, q, func(c httpapi.Change) error {
+	err := client.Changes(ctx, database, q, func(c changefeed.Envelope) error {
 		silence.Reset(3*q.Heartbeat + 5*time.Second)
 		return each(c)
 	})
@@ -190,7 +190,7 @@ func keepOffset(file, offset string) error {
 	return nil
 }
 
-func (a *app) printChange(c httpapi.Change) error {
+func (a *app) printChange(c changefeed.Envelope) error {
 	if a.json {
 		return json.NewEncoder(a.out).Encode(c)
 	}

@@ -60,7 +60,7 @@ func (a *app) follow(ctx context.Context, database, path string, f *followFlags)
 	for {
 		err := a.stream(ctx, database, &f.query, func(client *adminclient.Client) error {
 			return a.beginFollow(ctx, client, database, file, &f.query)
-		}, func(c httpapi.Change) error { return a.followed(file, c, f.once) })
+		}, func(c changefeed.Envelope) error { return a.followed(file, c, f.once) })
 		switch base.KindOf(err) {
 		case base.KindTrimmed, base.KindHistoryLost:
 			if file.Offset() == "" {
@@ -98,14 +98,14 @@ func (a *app) beginFollow(ctx context.Context, client *adminclient.Client, datab
 }
 
 // followed takes one event into the file.
-func (a *app) followed(file *partial.File, c httpapi.Change, once bool) error {
+func (a *app) followed(file *partial.File, c changefeed.Envelope, once bool) error {
 	offset, err := changefeed.ParseOffset(c.Offset)
 	if err != nil {
 		return err
 	}
 	copied := file.Offset() == ""
 	err = file.Apply(&changefeed.Event{
-		Op: changefeed.Op(c.Op), Table: c.Source.Table, Key: fieldsOf(c.Key), After: fieldsOf(c.After), SQL: c.DDL,
+		Op: changefeed.Op(c.Op), Table: c.Source.Table, Key: c.Key, After: c.After, SQL: c.DDL,
 		Position: base.Position{Epoch: c.Source.Epoch, Seq: c.Source.Seq}, Offset: offset,
 	})
 	if errors.Is(err, partial.ErrNewCopy) {
@@ -122,15 +122,4 @@ func (a *app) followed(file *partial.File, c httpapi.Change, once bool) error {
 		return errTailDone
 	}
 	return nil
-}
-
-func fieldsOf(r httpapi.Row) changefeed.Row {
-	if r == nil {
-		return nil
-	}
-	out := make(changefeed.Row, len(r))
-	for i, f := range r {
-		out[i] = changefeed.Field{Name: f.Column, Value: f.Value}
-	}
-	return out
 }

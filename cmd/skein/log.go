@@ -10,6 +10,7 @@ import (
 
 	"github.com/skeindb/skein/internal/adminclient"
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/server"
 )
@@ -186,7 +187,7 @@ func changeText(c httpapi.LogChange) string {
 	text := c.Op + " " + c.Table
 	for _, part := range []struct {
 		word string
-		row  httpapi.Row
+		row  changefeed.Row
 	}{{"", c.Key}, {"old ", c.Old}, {"new ", c.New}} {
 		if part.row != nil {
 			text += "  " + part.word + rowText(part.row)

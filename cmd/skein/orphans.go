@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skeindb/skein/internal/adminclient"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 )
 
@@ -117,7 +118,7 @@ func (a *app) writeOrphans(database string, undone []httpapi.Orphan) error {
 }
 
 // rowText is a row as JSON, "-" for none.
-func rowText(r httpapi.Row) string {
+func rowText(r changefeed.Row) string {
 	if r == nil {
 		return "-"
 	}

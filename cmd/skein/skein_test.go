@@ -27,6 +27,7 @@ import (
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/httpapi/httpapitest"
+	"github.com/skeindb/skein/internal/jsonvalue"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -320,7 +321,7 @@ func TestOrphans(t *testing.T) {
 	}
 	w.node.Undone = []httpapi.Orphan{{
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Acknowledged: "yes", Epoch: 2, Seq: 7, Table: "t", Op: "update",
-		Key: httpapi.Row{{Column: "id", Value: base.IntValue(1)}}, Old: httpapi.Row{{Column: "v", Value: base.TextValue("a")}}, New: httpapi.Row{{Column: "v", Value: base.TextValue("b")}},
+		Key: changefeed.Row{{Name: "id", Value: base.IntValue(1)}}, Old: changefeed.Row{{Name: "v", Value: base.TextValue("a")}}, New: changefeed.Row{{Name: "v", Value: base.TextValue("b")}},
 	}}
 	want := "WRITTEN                   ACKNOWLEDGED  EPOCH  SEQ  TABLE  OP      KEY       OLD        NEW\n2026-01-02 03:04:05.000Z  yes           2      7    t      update  {\"id\":1}  {\"v\":\"a\"}  {\"v\":\"b\"}\n"
 	if got := w.run(0, "", "orphans", "list", "main"); got != want {
@@ -543,13 +544,13 @@ func TestLog(t *testing.T) {
 	w.node.Log = []httpapi.LogEntry{
 		{Position: "3/8", Epoch: 3, First: 7, Last: 8, Time: time.Unix(1, 5e6).UTC(), Kind: "row", Operation: "op-01", Safe: true, Changes: []httpapi.LogChange{
 			{Seq: 7, Op: "schema", SQL: "CREATE TABLE t(a)"},
-			{Seq: 8, Op: "update", Table: "t", Key: httpapi.Row{{Column: "rowid", Value: base.IntValue(1)}},
-				Old: httpapi.Row{{Column: "a", Value: base.Value{}}}, New: httpapi.Row{{Column: "a", Value: base.RealValue(1)}}},
+			{Seq: 8, Op: "update", Table: "t", Key: changefeed.Row{{Name: "rowid", Value: base.IntValue(1)}},
+				Old: changefeed.Row{{Name: "a", Value: base.Value{}}}, New: changefeed.Row{{Name: "a", Value: base.RealValue(1)}}},
 		}},
 		{Position: "3/9", Time: time.Unix(2, 0).UTC(), Kind: "row", Error: "no sense"},
 		{Position: "3/10", Time: time.Unix(3, 0).UTC(), Kind: "format", Note: "the log format is statement from here on", Safe: true},
 		{Position: "3/12", Time: time.Unix(4, 0).UTC(), Kind: "statement", Safe: true, Statements: []httpapi.LogStatement{
-			{SQL: "UPDATE t SET a = random() WHERE a > ?1", Args: []httpapi.Value{httpapi.Value(base.IntValue(5))}, Outside: "seed 0102"},
+			{SQL: "UPDATE t SET a = random() WHERE a > ?1", Args: []jsonvalue.Value{jsonvalue.Value(base.IntValue(5))}, Outside: "seed 0102"},
 		}},
 		{Position: "3/13", Time: time.Unix(5, 0).UTC(), Kind: "statement", Safe: true, Reason: "LIMIT without ORDER BY"},
 	}

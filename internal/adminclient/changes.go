@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 )
 
@@ -24,7 +25,7 @@ type ChangesQuery struct {
 // Changes calls each for every event of a stream, heartbeats included, from the
 // first node that serves it, until the stream breaks, each fails, or ctx is
 // done. It does not connect again: go on with the last event's offset.
-func (c *Client) Changes(ctx context.Context, name string, q ChangesQuery, each func(httpapi.Change) error) error {
+func (c *Client) Changes(ctx context.Context, name string, q ChangesQuery, each func(changefeed.Envelope) error) error {
 	query := url.Values{"table": q.Tables}
 	if q.Offset != "" {
 		query.Set("offset", q.Offset)
@@ -48,7 +49,7 @@ func (c *Client) Changes(ctx context.Context, name string, q ChangesQuery, each 
 	defer response.Body.Close()
 	for lines := json.NewDecoder(response.Body); ; {
 		var line struct {
-			httpapi.Change
+			changefeed.Envelope
 			httpapi.ChangesError
 		}
 		if err := lines.Decode(&line); err != nil {
@@ -60,7 +61,7 @@ func (c *Client) Changes(ctx context.Context, name string, q ChangesQuery, each 
 		if e := line.Error; e.Kind != "" {
 			return &base.Error{Kind: e.Kind, Message: e.Message, Outcome: e.Outcome, Hint: e.Hint}
 		}
-		if err := each(line.Change); err != nil {
+		if err := each(line.Envelope); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/skeindb/skein/internal/adminclient"
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/httpapi/httpapitest"
@@ -106,7 +107,7 @@ func TestEveryCall(t *testing.T) {
 		t.Errorf("snapshot of %d bytes, size %d at %s", len(data), snapshot.Size, snapshot.Position)
 	}
 
-	node.Undone = []httpapi.Orphan{{Epoch: 2, Seq: 9, Table: "t", Op: "insert", Key: httpapi.Row{{Column: "id", Value: base.IntValue(1)}}}}
+	node.Undone = []httpapi.Orphan{{Epoch: 2, Seq: 9, Table: "t", Op: "insert", Key: changefeed.Row{{Name: "id", Value: base.IntValue(1)}}}}
 	orphans, err := c.Orphans(ctx, "main")
 	must(t, err)
 	if len(orphans) != 1 || orphans[0].Key[0].Value.Int != 1 || orphans[0].Old != nil {

@@ -6,16 +6,6 @@ import (
 	"github.com/skeindb/skein/internal/base"
 )
 
-// Field is a column with its value.
-type Field struct {
-	Name  string
-	Value base.Value
-}
-
-// Row is a row with its columns in the order of their declaration; nil is no
-// row.
-type Row []Field
-
 // Op is what an event tells of a row, in Debezium's letters.
 type Op string
 

@@ -26,88 +26,6 @@ const (
 	feedStall = 10 * time.Minute
 )
 
-// Change is one event of a stream of changes, in Debezium's envelope.
-type Change struct {
-	// ID is equal whenever the same change is delivered again.
-	ID string `json:"id,omitempty"`
-	// Offset is from where the stream goes on behind this event.
-	Offset string `json:"offset"`
-	// Op is c, u, d, r (a row of the initial snapshot), m (a message that a
-	// trigger has sent), schema or heartbeat.
-	Op          string             `json:"op"`
-	Key         Row                `json:"key,omitempty"`
-	Before      Row                `json:"before"`
-	After       Row                `json:"after"`
-	Source      ChangeSource       `json:"source"`
-	TsMs        int64              `json:"ts_ms"` // when this node sent it
-	Transaction *ChangeTransaction `json:"transaction,omitempty"`
-	DDL         string             `json:"ddl,omitempty"`
-	Message     string             `json:"message,omitempty"` // the operation of a message, in its sender's words
-}
-
-// ChangeSource says where an event comes from.
-type ChangeSource struct {
-	Connector string     `json:"connector"` // "skein"
-	DB        string     `json:"db"`
-	Table     string     `json:"table,omitempty"`
-	TsMs      int64      `json:"ts_ms"` // the leader's clock at the commit; 0 in a snapshot
-	Epoch     base.Epoch `json:"epoch"`
-	Seq       base.Seq   `json:"seq"`
-	LSN       string     `json:"lsn"`      // "epoch/seq"
-	Node      string     `json:"node"`     // id of the node that sent it
-	Snapshot  string     `json:"snapshot"` // "true", "last" or "false"
-}
-
-// ChangeTransaction says which transaction a change is part of, and where.
-type ChangeTransaction struct {
-	ID                  string `json:"id"`                    // "epoch/first seq"
-	TotalOrder          int    `json:"total_order"`           // among all rows that it has changed, from 1
-	DataCollectionOrder int    `json:"data_collection_order"` // among those of its table
-}
-
-// NewChange puts an event into the envelope.
-func NewChange(e *changefeed.Event, database, node string, now time.Time) Change {
-	c := Change{
-		Offset: e.Offset.String(), Op: string(e.Op), Key: changeRow(e.Key), Before: changeRow(e.Before), After: changeRow(e.After),
-		TsMs: now.UnixMilli(), DDL: e.SQL, Message: e.Message,
-		Source: ChangeSource{
-			Connector: "skein", DB: database, Table: e.Table, TsMs: time.Unix(0, e.Time).UnixMilli(), Epoch: e.Position.Epoch, Seq: e.Position.Seq,
-			LSN: e.Position.String(), Node: node, Snapshot: "false",
-		},
-	}
-	switch {
-	case e.Op == changefeed.Heartbeat:
-		c.Source.TsMs = 0
-		return c
-	case e.Snapshot():
-		c.Source.Snapshot = "true"
-		if e.Last {
-			c.Source.Snapshot = "last"
-		}
-		c.ID = fmt.Sprintf("%v/r%d", e.Position, e.Row)
-		return c
-	}
-	c.ID = e.Position.String()
-	c.Transaction = &ChangeTransaction{
-		ID: base.Position{Epoch: e.Position.Epoch, Seq: e.First}.String(), TotalOrder: e.Order, DataCollectionOrder: e.TableOrder,
-	}
-	if e.Op == changefeed.Schema {
-		c.Transaction = nil
-	}
-	return c
-}
-
-func changeRow(r changefeed.Row) Row {
-	if r == nil {
-		return nil
-	}
-	out := make(Row, len(r))
-	for i, f := range r {
-		out[i] = Field{Column: f.Name, Value: f.Value}
-	}
-	return out
-}
-
 // changes streams the changes of a database until the client goes, as
 // server-sent events or as one JSON object a line.
 func (a *API) changes(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -208,7 +126,7 @@ func (s *changeStream) Send(e *changefeed.Event) error {
 	case changefeed.Heartbeat, changefeed.Schema:
 		kind = string(e.Op)
 	}
-	return s.write(kind, e.Offset.String(), NewChange(e, s.database, s.node, s.clock.Now()))
+	return s.write(kind, e.Offset.String(), changefeed.NewEnvelope(e, s.database, s.node, s.clock.Now()))
 }
 
 func (s *changeStream) write(kind, id string, body any) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/choice"
+	"github.com/skeindb/skein/internal/jsonvalue"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/sqltext"
 )
@@ -109,7 +110,7 @@ func (a *API) exec(ctx context.Context, s session.Session, sql string) error {
 	return err
 }
 
-func (a *API) rows(ctx context.Context, s session.Session, sql string, args ...base.Value) ([][]Value, error) {
+func (a *API) rows(ctx context.Context, s session.Session, sql string, args ...base.Value) ([][]jsonvalue.Value, error) {
 	rows, err := s.Query(ctx, sql, args)
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (a *API) checkColumns(ctx context.Context, s session.Session, c *choice.Cho
 		return err
 	}
 	for i, wanted := range c.Columns {
-		at := slices.IndexFunc(rows, func(row []Value) bool { return strings.EqualFold(string(row[0].Bytes), wanted) })
+		at := slices.IndexFunc(rows, func(row []jsonvalue.Value) bool { return strings.EqualFold(string(row[0].Bytes), wanted) })
 		if at < 0 {
 			return base.Errorf(base.KindInvalid, "table %q has no column %q", c.Table, wanted)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
+	"github.com/skeindb/skein/internal/jsonvalue"
 )
 
 // LogQuery says which entries of a replica's log are shown.
@@ -41,20 +43,20 @@ type LogEntry struct {
 
 // LogStatement is a statement of an entry.
 type LogStatement struct {
-	SQL     string  `json:"sql"`
-	Args    []Value `json:"args,omitempty"`
-	Outside string  `json:"outside,omitempty"` // what it took from outside: time, seed, ...
+	SQL     string            `json:"sql"`
+	Args    []jsonvalue.Value `json:"args,omitempty"`
+	Outside string            `json:"outside,omitempty"` // what it took from outside: time, seed, ...
 }
 
 // LogChange is one change of an entry.
 type LogChange struct {
-	Seq   base.Seq `json:"seq"`
-	Op    string   `json:"op"` // insert, update, delete, move, schema, sequence, statistics
-	Table string   `json:"table,omitempty"`
-	Key   Row      `json:"key,omitempty"`
-	Old   Row      `json:"old,omitempty"`
-	New   Row      `json:"new,omitempty"`
-	SQL   string   `json:"sql,omitempty"`
+	Seq   base.Seq       `json:"seq"`
+	Op    string         `json:"op"` // insert, update, delete, move, schema, sequence, statistics
+	Table string         `json:"table,omitempty"`
+	Key   changefeed.Row `json:"key,omitempty"`
+	Old   changefeed.Row `json:"old,omitempty"`
+	New   changefeed.Row `json:"new,omitempty"`
+	SQL   string         `json:"sql,omitempty"`
 }
 
 // LogReport is what reading a log has found.

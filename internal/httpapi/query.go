@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/jsonvalue"
 	"github.com/skeindb/skein/internal/session"
 )
 
@@ -17,29 +18,29 @@ const ReplicaHeader = "Skein-Replica"
 
 // QueryRequest is the body of POST /v1/databases/{name}/query.
 type QueryRequest struct {
-	SQL        string  `json:"sql"`
-	Args       []Value `json:"args"`
-	Token      string  `json:"token"`      // or the Skein-Token header
-	Read       string  `json:"read"`       // skein.read
-	Replica    string  `json:"replica"`    // skein.replica, or the Skein-Replica header
-	Durability string  `json:"durability"` // skein.durability
-	Operation  string  `json:"operation"`  // skein.operation
+	SQL        string            `json:"sql"`
+	Args       []jsonvalue.Value `json:"args"`
+	Token      string            `json:"token"`      // or the Skein-Token header
+	Read       string            `json:"read"`       // skein.read
+	Replica    string            `json:"replica"`    // skein.replica, or the Skein-Replica header
+	Durability string            `json:"durability"` // skein.durability
+	Operation  string            `json:"operation"`  // skein.operation
 }
 
 // QueryResult is its answer. Of a statement that returned no rows Columns and
 // Rows are empty.
 type QueryResult struct {
-	Columns      []string  `json:"columns"`
-	Rows         [][]Value `json:"rows"`
-	RowsAffected int64     `json:"rows_affected"`
-	LastInsertID Value     `json:"last_insert_id"` // exact, as every integer
-	Tag          string    `json:"tag"`
-	Position     string    `json:"position"` // "epoch/seq" that was read or written
-	AgeSeconds   float64   `json:"age_seconds"`
-	Token        string    `json:"token"`
-	Asked        string    `json:"asked,omitempty"`   // durability asked of a commit
-	Reached      string    `json:"reached,omitempty"` // durability reached
-	Degraded     bool      `json:"degraded"`
+	Columns      []string            `json:"columns"`
+	Rows         [][]jsonvalue.Value `json:"rows"`
+	RowsAffected int64               `json:"rows_affected"`
+	LastInsertID jsonvalue.Value     `json:"last_insert_id"` // exact, as every integer
+	Tag          string              `json:"tag"`
+	Position     string              `json:"position"` // "epoch/seq" that was read or written
+	AgeSeconds   float64             `json:"age_seconds"`
+	Token        string              `json:"token"`
+	Asked        string              `json:"asked,omitempty"`   // durability asked of a commit
+	Reached      string              `json:"reached,omitempty"` // durability reached
+	Degraded     bool                `json:"degraded"`
 }
 
 func (a *API) query(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -161,17 +162,17 @@ func (a *API) tooLarge(ctx context.Context, s session.Session, sql string) error
 }
 
 func (a *API) collect(rows session.Rows) (*QueryResult, error) {
-	result := &QueryResult{Columns: []string{}, Rows: [][]Value{}}
+	result := &QueryResult{Columns: []string{}, Rows: [][]jsonvalue.Value{}}
 	for _, c := range rows.Columns() {
 		result.Columns = append(result.Columns, c.Name)
 	}
 	room := a.options.MaxResult
 	for rows.Next() {
 		row := rows.Row()
-		kept := make([]Value, len(row))
+		kept := make([]jsonvalue.Value, len(row))
 		for i, v := range row {
 			v.Bytes = append([]byte(nil), v.Bytes...) // Row is valid only until Next.
-			kept[i] = Value(v)
+			kept[i] = jsonvalue.Value(v)
 			room -= 8 + len(v.Bytes)
 		}
 		if room < 0 {
@@ -183,7 +184,7 @@ func (a *API) collect(rows session.Rows) (*QueryResult, error) {
 }
 
 func (q *QueryResult) finish(r session.Result) {
-	q.Tag, q.RowsAffected, q.LastInsertID = r.Tag, r.RowsAffected, Value(base.IntValue(r.LastInsertID))
+	q.Tag, q.RowsAffected, q.LastInsertID = r.Tag, r.RowsAffected, jsonvalue.Value(base.IntValue(r.LastInsertID))
 	q.Position, q.AgeSeconds = r.Position.String(), r.Age.Seconds()
 	q.Reached, q.Degraded = r.Reached, r.Degraded
 	if r.Asked.Level != "" {

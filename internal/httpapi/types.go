@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/replica"
 )
 
@@ -331,15 +332,15 @@ type Grant struct {
 type Orphan struct {
 	Time time.Time `json:"time"` // when the old leader made it, by its clock; acknowledged at once if at all
 	// Acknowledged: "yes", "no", or "unknown" after a power cut.
-	Acknowledged string     `json:"acknowledged"`
-	Node         string     `json:"node"` // id of the node that undid it
-	Epoch        base.Epoch `json:"epoch"`
-	Seq          base.Seq   `json:"seq"`
-	Table        string     `json:"table"`
-	Op           string     `json:"op"` // "insert", "update", "delete", "ddl"
-	Key          Row        `json:"key"`
-	Old          Row        `json:"old"` // null for an insert
-	New          Row        `json:"new"` // null for a delete
+	Acknowledged string         `json:"acknowledged"`
+	Node         string         `json:"node"` // id of the node that undid it
+	Epoch        base.Epoch     `json:"epoch"`
+	Seq          base.Seq       `json:"seq"`
+	Table        string         `json:"table"`
+	Op           string         `json:"op"` // "insert", "update", "delete", "ddl"
+	Key          changefeed.Row `json:"key"`
+	Old          changefeed.Row `json:"old"` // null for an insert
+	New          changefeed.Row `json:"new"` // null for a delete
 }
 
 // OrphanChoice names orphaned writes: one, or all of a node, or all.

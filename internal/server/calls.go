@@ -11,6 +11,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/node"
 )
@@ -178,11 +179,11 @@ func localHash(ctx context.Context, n *node.Node, database string) httpapi.Repli
 }
 
 // named puts names to values; those that have none are numbered.
-func named(columns []string, kind string, values []base.Value) httpapi.Row {
+func named(columns []string, kind string, values []base.Value) changefeed.Row {
 	if values == nil {
 		return nil
 	}
-	row := httpapi.Row{}
+	row := changefeed.Row{}
 	for i, v := range values {
 		name := fmt.Sprintf("%s%d", kind, i+1)
 		switch {
@@ -191,7 +192,7 @@ func named(columns []string, kind string, values []base.Value) httpapi.Row {
 		case len(values) == 1:
 			name = kind
 		}
-		row = append(row, httpapi.Field{Column: name, Value: v})
+		row = append(row, changefeed.Field{Name: name, Value: v})
 	}
 	return row
 }

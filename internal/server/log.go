@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
-	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/jsonvalue"
 	"github.com/skeindb/skein/internal/node"
 	"github.com/skeindb/skein/internal/replica/leader"
 )
@@ -62,25 +62,14 @@ func logEntry(e leader.LogEntry) httpapi.LogEntry {
 	for _, s := range e.Statements {
 		shown := httpapi.LogStatement{SQL: s.SQL, Outside: s.Outside}
 		for _, v := range s.Args {
-			shown.Args = append(shown.Args, httpapi.Value(v))
+			shown.Args = append(shown.Args, jsonvalue.Value(v))
 		}
 		out.Statements = append(out.Statements, shown)
 	}
 	for _, c := range e.Changes {
 		out.Changes = append(out.Changes, httpapi.LogChange{
-			Seq: c.Seq, Op: c.Op, Table: c.Table, Key: row(c.Key), Old: row(c.Before), New: row(c.After), SQL: c.SQL,
+			Seq: c.Seq, Op: c.Op, Table: c.Table, Key: c.Key, Old: c.Before, New: c.After, SQL: c.SQL,
 		})
-	}
-	return out
-}
-
-func row(r changefeed.Row) httpapi.Row {
-	if r == nil {
-		return nil
-	}
-	out := make(httpapi.Row, len(r))
-	for i, f := range r {
-		out[i] = httpapi.Field{Column: f.Name, Value: f.Value}
 	}
 	return out
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/jsonvalue"
 	"github.com/skeindb/skein/internal/replica/leader"
 	"github.com/skeindb/skein/internal/server"
 	"github.com/skeindb/skein/internal/session"
@@ -37,7 +37,7 @@ func TestOrphansAreReplayedWhereNothingNewerIs(t *testing.T) {
 		for rows.Next() {
 			var line []string
 			for _, v := range rows.Row() {
-				line = append(line, string(httpapi.AppendValue(nil, v)))
+				line = append(line, string(jsonvalue.Append(nil, v)))
 			}
 			lines = append(lines, strings.Join(line, " "))
 		}

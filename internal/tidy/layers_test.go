@@ -31,6 +31,7 @@ var layers = map[string]int{
 	"internal/choice":           cores,
 	"internal/entry":            cores,
 	"internal/failover":         cores,
+	"internal/jsonvalue":        cores,
 	"internal/leadership":       cores,
 	"internal/pgwire/oid":       cores,
 	"internal/replica":          cores,
@@ -60,6 +61,7 @@ var layers = map[string]int{
 	"internal/transport":         shells,
 	"internal/transport/mem":     shells,
 	"internal/transport/wire":    shells,
+	"internal/webhook":           shells,
 
 	"internal/node": composition,
 	"internal/sim":  composition,
@@ -72,7 +74,6 @@ var layers = map[string]int{
 	"internal/pgwire/catalogue": fronts,
 	"internal/server":           fronts,
 	"internal/shell":            fronts,
-	"internal/webhook":          fronts,
 
 	"":             programs,
 	"cmd/skein":    programs,
@@ -108,6 +109,7 @@ func isFrontEnd(folder string) bool {
 var seenByFrontEnds = []string{
 	"internal/changefeed",
 	"internal/choice", // the triggers that say what is sent
+	"internal/jsonvalue",
 	"internal/pgwire/oid",
 	"internal/pki",     // certificates towards clients and peers
 	"internal/replica", // what a replica tells of itself

@@ -13,7 +13,6 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/env"
-	"github.com/skeindb/skein/internal/httpapi"
 )
 
 const (
@@ -187,7 +186,7 @@ func (s *sink) Send(e *changefeed.Event) error {
 		d.passed(e.Offset, 0)
 		return d.saveNowAndThen(s.ctx)
 	}
-	line, err := json.Marshal(httpapi.NewChange(e, d.options.Hook.Database, d.options.Node, d.env.Clock.Now()))
+	line, err := json.Marshal(changefeed.NewEnvelope(e, d.options.Hook.Database, d.options.Node, d.env.Clock.Now()))
 	if err != nil {
 		return err
 	}

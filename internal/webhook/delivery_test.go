@@ -17,7 +17,6 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/env"
-	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/webhook"
 )
 
@@ -55,7 +54,7 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if status < 300 {
 		for line := range strings.Lines(string(body)) {
-			var c httpapi.Change
+			var c changefeed.Envelope
 			if err := json.Unmarshal([]byte(line), &c); err != nil {
 				w.t.Errorf("%s: %v", line, err)
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 )
 
@@ -78,7 +79,7 @@ func changesOf(t *testing.T, outputs ...string) map[int64]bool {
 	rows, seen := map[int64]bool{}, map[string]string{}
 	for _, output := range outputs {
 		for _, line := range strings.Split(output, "\n") {
-			var e httpapi.Change
+			var e changefeed.Envelope
 			if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &e) != nil || e.After == nil {
 				continue
 			}
@@ -88,7 +89,7 @@ func changesOf(t *testing.T, outputs ...string) map[int64]bool {
 			}
 			seen[e.ID] = string(after)
 			for _, f := range e.After {
-				if f.Column == "id" {
+				if f.Name == "id" {
 					rows[f.Value.Int] = true
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/httpapi"
 )
 
@@ -55,7 +56,7 @@ func (n *node) changesURL(query string) string {
 	return "http://" + n.http + "/v1/databases/main/changes?heartbeat=100ms&" + query
 }
 
-func changeOf(t *testing.T, line string) (e httpapi.Change) {
+func changeOf(t *testing.T, line string) (e changefeed.Envelope) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		t.Fatalf("%v: %s", err, line)
@@ -190,8 +191,8 @@ func TestChangesOfPages(t *testing.T) {
 }
 
 // plain is an event for people.
-func plain(e httpapi.Change) string {
-	row := func(r httpapi.Row) string {
+func plain(e changefeed.Envelope) string {
+	row := func(r changefeed.Row) string {
 		var parts []string
 		for _, f := range r {
 			v := string(f.Value.Bytes)
@@ -200,7 +201,7 @@ func plain(e httpapi.Change) string {
 			} else if len(f.Value.Bytes) == 0 && f.Value.Int != 0 {
 				v = strconv.FormatInt(f.Value.Int, 10)
 			}
-			parts = append(parts, f.Column+"="+v)
+			parts = append(parts, f.Name+"="+v)
 		}
 		return strings.Join(parts, ",")
 	}

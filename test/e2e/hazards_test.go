@@ -54,7 +54,7 @@ func TestOrphansAreListedReplayedAndDiscarded(t *testing.T) {
 	told := map[string]httpapi.Orphan{}
 	for _, o := range listed {
 		for _, f := range o.New {
-			if o.Table == "note" && o.Acknowledged == "yes" && f.Column == "text" {
+			if o.Table == "note" && o.Acknowledged == "yes" && f.Name == "text" {
 				told[string(f.Value.Bytes)] = o
 			}
 		}

@@ -1,4 +1,11 @@
-package httpapi
+// Package jsonvalue is SQL values in JSON, without loss: what HTTP, change
+// streams and logs that are shown all write, docs/http.md describes it.
+//
+// It owns the forms and nothing else. Invariants: what was written is read as
+// the same value, bit for bit; a number is exact in every JSON reader.
+//
+// It is pure, and imports nothing of this module but base.
+package jsonvalue
 
 import (
 	"bytes"
@@ -28,17 +35,17 @@ const maxExact = 1<<53 - 1
 type Value base.Value
 
 // MarshalJSON writes the form above.
-func (v Value) MarshalJSON() ([]byte, error) { return AppendValue(nil, base.Value(v)), nil }
+func (v Value) MarshalJSON() ([]byte, error) { return Append(nil, base.Value(v)), nil }
 
 // UnmarshalJSON reads the form above.
 func (v *Value) UnmarshalJSON(data []byte) error {
-	read, err := ParseValue(data)
+	read, err := Parse(data)
 	*v = Value(read)
 	return err
 }
 
-// AppendValue appends the JSON form of v.
-func AppendValue(to []byte, v base.Value) []byte {
+// Append appends the JSON form of v.
+func Append(to []byte, v base.Value) []byte {
 	switch v.Kind {
 	case base.Integer:
 		if v.Int > maxExact || v.Int < -maxExact {
@@ -82,11 +89,11 @@ func appendBase64(to []byte, tag string, b []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(to, b), `"}`...)
 }
 
-// ParseValue reads one JSON value.
-func ParseValue(data []byte) (base.Value, error) {
+// Parse reads one JSON value.
+func Parse(data []byte) (base.Value, error) {
 	data = bytes.TrimSpace(data)
 	if len(data) == 0 {
-		return base.Value{}, badValue("empty")
+		return base.Value{}, Bad("empty")
 	}
 	switch data[0] {
 	case 'n':
@@ -98,13 +105,13 @@ func ParseValue(data []byte) (base.Value, error) {
 	case '"':
 		var s string
 		if err := json.Unmarshal(data, &s); err != nil {
-			return base.Value{}, badValue("%v", err)
+			return base.Value{}, Bad("%v", err)
 		}
 		return base.TextValue(s), nil
 	case '{':
 		return parseTagged(data)
 	case '[':
-		return base.Value{}, badValue("arrays are not SQL values; pass JSON as a string")
+		return base.Value{}, Bad("arrays are not SQL values; pass JSON as a string")
 	}
 	return parseNumber(string(data))
 }
@@ -113,13 +120,13 @@ func parseNumber(s string) (base.Value, error) {
 	if !bytes.ContainsAny([]byte(s), ".eE") {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
-			return base.Value{}, badValue("%s does not fit in 64 bits", s)
+			return base.Value{}, Bad("%s does not fit in 64 bits", s)
 		}
 		return base.IntValue(n), nil
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
-		return base.Value{}, badValue("%s is no number that a REAL can hold", s)
+		return base.Value{}, Bad("%s is no number that a REAL can hold", s)
 	}
 	return base.RealValue(f), nil
 }
@@ -127,7 +134,7 @@ func parseNumber(s string) (base.Value, error) {
 func parseTagged(data []byte) (base.Value, error) {
 	var tagged map[string]string
 	if err := json.Unmarshal(data, &tagged); err != nil || len(tagged) != 1 {
-		return base.Value{}, badValue(`an object must be one of {"int":"…"}, {"real":"…"}, {"text":"base64"}, {"blob":"base64"}`)
+		return base.Value{}, Bad(`an object must be one of {"int":"…"}, {"real":"…"}, {"text":"base64"}, {"blob":"base64"}`)
 	}
 	for tag, text := range tagged {
 		switch tag {
@@ -136,80 +143,26 @@ func parseTagged(data []byte) (base.Value, error) {
 		case "real":
 			f, err := strconv.ParseFloat(text, 64)
 			if err != nil || math.IsNaN(f) {
-				return base.Value{}, badValue("real %q", text)
+				return base.Value{}, Bad("real %q", text)
 			}
 			return base.RealValue(f), nil
 		case "text", "blob":
 			b, err := base64.StdEncoding.DecodeString(text)
 			if err != nil {
-				return base.Value{}, badValue("%s: not base64", tag)
+				return base.Value{}, Bad("%s: not base64", tag)
 			}
 			if tag == "text" {
 				return base.Value{Kind: base.Text, Bytes: b}, nil
 			}
 			return base.BlobValue(b), nil
 		default:
-			return base.Value{}, badValue("unknown tag %q", tag)
+			return base.Value{}, Bad("unknown tag %q", tag)
 		}
 	}
 	return base.Value{}, nil
 }
 
-func badValue(format string, args ...any) error {
+// Bad is the error of a text that is no SQL value or no row of them.
+func Bad(format string, args ...any) error {
 	return base.Errorf(base.KindInvalid, "SQL value in JSON: "+format, args...)
-}
-
-// Row is a list of columns with values, an object in JSON that keeps the
-// order. A nil Row is null.
-type Row []Field
-
-// Field is one column of a Row.
-type Field struct {
-	Column string
-	Value  base.Value
-}
-
-// MarshalJSON writes an object.
-func (r Row) MarshalJSON() ([]byte, error) {
-	if r == nil {
-		return []byte("null"), nil
-	}
-	out := []byte{'{'}
-	for i, f := range r {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		name, err := json.Marshal(f.Column)
-		if err != nil {
-			return nil, err
-		}
-		out = append(append(out, name...), ':')
-		out = AppendValue(out, f.Value)
-	}
-	return append(out, '}'), nil
-}
-
-// UnmarshalJSON reads an object, keeping its order.
-func (r *Row) UnmarshalJSON(data []byte) error {
-	*r = nil
-	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return badValue("a row must be an object")
-	}
-	*r = Row{}
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		var v Value
-		if err := dec.Decode(&v); err != nil {
-			return err
-		}
-		*r = append(*r, Field{Column: name.(string), Value: base.Value(v)})
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package httpapi_test
+package jsonvalue_test
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/httpapi"
+	"github.com/skeindb/skein/internal/jsonvalue"
 )
 
 func anyValue() *rapid.Generator[base.Value] {
@@ -28,11 +28,11 @@ func anyValue() *rapid.Generator[base.Value] {
 func TestValuesSurviveJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := anyValue().Draw(t, "value")
-		data, err := json.Marshal(httpapi.Value(v))
+		data, err := json.Marshal(jsonvalue.Value(v))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back httpapi.Value
+		var back jsonvalue.Value
 		if err := json.Unmarshal(data, &back); err != nil {
 			t.Fatalf("%s: %v", data, err)
 		}
@@ -48,42 +48,18 @@ func TestValuesSurviveJSON(t *testing.T) {
 	})
 }
 
-func TestRowsKeepTheirOrder(t *testing.T) {
-	const text = `{"z":1,"a":{"blob":"AA=="},"m":null}`
-	var r httpapi.Row
-	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		t.Fatal(err)
-	}
-	if data, err := json.Marshal(r); err != nil || string(data) != text {
-		t.Errorf("%s, %v", data, err)
-	}
-}
-
-func FuzzParseValue(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, s := range []string{`null`, `1`, `1.5`, `-0`, `"x"`, `{"int":"9223372036854775807"}`, `{"blob":"AA=="}`, `{}`, `[`, `{"real":"NaN"}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := httpapi.ParseValue(data)
+		v, err := jsonvalue.Parse(data)
 		if err != nil {
 			return
 		}
-		again, err := httpapi.ParseValue(httpapi.AppendValue(nil, v))
+		again, err := jsonvalue.Parse(jsonvalue.Append(nil, v))
 		if err != nil || !again.Equal(v) {
 			t.Fatalf("%q: %+v came back as %+v, %v", data, v, again, err)
 		}
 	})
-}
-
-func TestPolicySurvivesJSON(t *testing.T) {
-	p := base.DefaultPolicy()
-	p.Replicas, p.Durability, p.AllowLoss = 5, base.Durability{Level: base.One, When: base.Received}, true
-	data, err := json.Marshal(httpapi.Policy(p))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var back httpapi.Policy
-	if err := json.Unmarshal(data, &back); err != nil || base.Policy(back) != p {
-		t.Errorf("%s: %+v, %v", data, back, err)
-	}
 }
