@@ -344,13 +344,22 @@ func (l *Log) Sync() (base.Seq, error) {
 		if !idle && l.hasSynced(generation, target) {
 			return nil // The one before has.
 		}
-		return s.sync(idle, offset, target)
+		err := s.sync(idle, offset, target)
+		if err == nil {
+			l.noteSynced(generation, target, idle)
+		}
+		return err
 	})
 	l.release(s)
 	if err != nil {
 		return 0, err
 	}
-	return l.synced(generation, target, idle)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	return l.flushed, nil
 }
 
 // sync syncs the file, with a mark when the log is idle.
@@ -372,19 +381,18 @@ func (l *Log) hasSynced(generation uint64, target base.Seq) bool {
 	return l.generation == generation && l.flushed >= target
 }
 
-func (l *Log) synced(generation uint64, target base.Seq, idle bool) (base.Seq, error) {
+// noteSynced counts what a sync has brought to the disk, unless the log was cut
+// since it began.
+func (l *Log) noteSynced(generation uint64, target base.Seq, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usable(); err != nil {
-		return 0, err
+	if l.generation != generation || l.usable() != nil {
+		return
 	}
-	if l.generation == generation {
-		l.flushed = max(l.flushed, target)
-		if idle {
-			l.marked = max(l.marked, target)
-		}
+	l.flushed = max(l.flushed, target)
+	if idle {
+		l.marked = max(l.marked, target)
 	}
-	return l.flushed, nil
 }
 
 // release gives back a segment that was used outside of the mutex.

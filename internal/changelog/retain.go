@@ -8,6 +8,15 @@ type SegmentInfo struct {
 	Bytes       int64
 }
 
+// bytesAfter is about how many bytes are behind seq, which is before Last.
+func (s SegmentInfo) bytesAfter(seq base.Seq) int64 {
+	entries := s.Last - (s.First - 1)
+	if entries == 0 {
+		return 0
+	}
+	return int64(float64(s.Bytes) * float64(s.Last-max(seq, s.First-1)) / float64(entries))
+}
+
 // Holder is a follower that the log is retained for.
 type Holder struct {
 	Node base.NodeID
@@ -77,8 +86,7 @@ func outlook(segments []SegmentInfo, capBytes int64, before base.Seq, h Holder) 
 	for _, s := range segments {
 		if s.Last > h.Has {
 			o.BehindBytes += s.Bytes
-			lacks := s.Last - max(h.Has, s.First-1)
-			o.LagBytes += int64(float64(s.Bytes) * float64(lacks) / float64(s.Last-s.First+1))
+			o.LagBytes += s.bytesAfter(h.Has)
 		}
 	}
 	if !o.CutOff {

@@ -57,6 +57,10 @@ func TestRetain(t *testing.T) {
 	if got.BehindBytes != 300 || got.LagBytes != 250 || got.RoomBytes != 100 {
 		t.Errorf("outlook %+v", got)
 	}
+	empty := []changelog.SegmentInfo{{First: 1, Last: 10, Bytes: 100}, {First: 11, Last: 10, Bytes: 100}}
+	if got := changelog.Retain(empty, 400, 0, 5, has(5)).Followers[0]; got.LagBytes != 50 {
+		t.Errorf("nothing is in the last segment yet: %+v", got)
+	}
 	if got := changelog.Retain(nil, 1, 1, 1, nil); got.Before != 0 {
 		t.Errorf("no segments: %+v", got)
 	}
