@@ -37,6 +37,7 @@ func samples() []struct {
 		{"batch", AppendBatch(nil, Batch{Epoch: 4, First: 301, Last: 303, Safe: 300, Stamp: -5, Wall: 1700000000e9, Frames: []byte("frames")})},
 		{"heartbeat", AppendBatch(nil, Batch{Epoch: 4, First: 304, Last: 303, Safe: 303, Stamp: 1 << 40, Wall: 1700000001e9})},
 		{"ack", AppendAck(nil, leadership.Ack{Epoch: 4, Stamp: 1 << 40, Received: 303, Flushed: 302, Applied: 301})},
+		{"ack of a copy that is read", AppendAck(nil, leadership.Ack{Epoch: 4, Received: 303, Flushed: 302, Applied: 301, Read: true})},
 		{"promise request", AppendPromiseRequest(nil, leadership.PromiseRequest{Database: 7, Epoch: 5, Probe: true})},
 		{"promise reply", AppendPromiseReply(nil, leadership.PromiseReply{
 			Database: 7, Epoch: 5, Promised: 5, Granted: true, Position: h.Last, LeaseRemaining: 1500 * time.Millisecond,

@@ -101,12 +101,15 @@ func (t *Transport) openDirect(ctx context.Context, p *peer, op string, a addres
 	f, err := t.dialDirect(ctx, p)
 	if err != nil {
 		p.direct.Add(-1)
-		p.failed(err)
+		if ctx.Err() == nil { // Else the caller has given up, and that says nothing of the peer.
+			p.failed(err)
+		}
 		return nil, transport.NotDelivered(op, p.id, err)
 	}
 	s := &openedDirect{frames: f, ctx: ctx, to: p.id, service: a.name}
 	free := sync.OnceFunc(func() { s.conn.Close(); p.direct.Add(-1) })
-	canceled, forgotten := context.AfterFunc(ctx, free), context.AfterFunc(p.ctx, free)
+	forgotten := context.AfterFunc(p.ctx, free)
+	canceled := context.AfterFunc(ctx, func() { free(); forgotten() })
 	s.close = func() { free(); canceled(); forgotten() }
 	if err := s.write(frameMessage, a.appendTo(nil)); err != nil {
 		s.close()

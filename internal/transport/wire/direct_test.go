@@ -141,3 +141,24 @@ func TestNoHelloForADirectStream(t *testing.T) {
 		}
 	})
 }
+
+// A stream that its opener gives up before it has begun is no failure of the
+// peer's.
+func TestDirectStreamThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.node(1, directly, func(n *Transport) { n.HandleStream("echo", serveEcho) })
+		client := r.node(0, directly, nil)
+		client.SetPeer(transporttest.ID(1), address(1))
+		gaveUp := base.Errorf(base.KindShutdown, "the node is stopping")
+		r.net.frozen.Store(true)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(gaveUp) })
+		if _, err := client.OpenStream(ctx, transporttest.ID(1), "echo", nil); base.KindOf(err) != base.KindShutdown {
+			t.Errorf("given up: %v", err)
+		}
+		if n := r.log.count(gaveUp.Message); n > 0 {
+			t.Errorf("the peer is blamed %d times", n)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"flag"
 	"fmt"
@@ -38,6 +39,8 @@ func TestGolden(t *testing.T) {
 	fmt.Fprintf(&b, "addressed\n%s", hex.Dump(goldenAddressed.appendTo(nil)))
 	fmt.Fprintf(&b, "call\n%s", hex.Dump(request.appendTo(nil)))
 	fmt.Fprintf(&b, "frame\n%s", hex.Dump(frame.Materialize()))
+	fmt.Fprintf(&b, "frame of a direct stream\n%s", hex.Dump(written(t, frameMessage, []byte("row"))))
+	fmt.Fprintf(&b, "the end of one\n%s", hex.Dump(written(t, frameDone, nil)))
 	fmt.Fprintf(&b, "failure\n%s\n", encodeFailure(goldenFailure))
 	const name = "testdata/peer-v1.txt"
 	if *update {
@@ -137,6 +140,51 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if msg, err := received(b); err == nil && len(msg) != len(b)-1 {
 			t.Errorf("%x became %x", b, msg)
+		}
+	})
+}
+
+// bytesConn is a connection that gives what it was given.
+type bytesConn struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (c *bytesConn) Read(b []byte) (int, error)  { return c.Buffer.Read(b) }
+func (c *bytesConn) Write(b []byte) (int, error) { return c.Buffer.Write(b) }
+
+// written is a frame as a direct stream sends it.
+func written(t *testing.T, kind frameKind, body []byte) []byte {
+	t.Helper()
+	var c bytesConn
+	f := newFrames(&c)
+	if err := f.write(kind, body); err != nil {
+		t.Fatal(err)
+	}
+	return c.Bytes()
+}
+
+func FuzzDirectFrame(f *testing.F) {
+	const limit = 1 << 10
+	f.Add([]byte{4, 0, 0, 0, byte(frameMessage), 'r', 'o', 'w'})
+	f.Add([]byte{1, 0, 0, 0, byte(frameDone)})
+	f.Add([]byte{0, 0, 0, 0, byte(frameEnd)})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, byte(frameMessage)})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in := newFrames(&bytesConn{Buffer: *bytes.NewBuffer(bytes.Clone(b))})
+		for left := b; ; {
+			kind, body, err := in.read(limit)
+			if err != nil {
+				if n := len(left); n >= frameHead && int64(binary.LittleEndian.Uint32(left))-1 == int64(n-frameHead) && n-frameHead <= limit {
+					t.Errorf("%x is refused: %v", left, err)
+				}
+				return
+			}
+			again := written(t, kind, body)
+			if len(body) > limit || !bytes.HasPrefix(left, again) {
+				t.Fatalf("%x became kind %d with %x", left, kind, body)
+			}
+			left = left[len(again):]
 		}
 	})
 }
