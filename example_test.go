@@ -2,9 +2,17 @@ package skein_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"strings"
 
 	"github.com/skeindb/skein"
 )
@@ -154,4 +162,64 @@ func ExampleDB_InTx() {
 	}
 	fmt.Println(first, second)
 	// Output: 30 70
+}
+
+// A destination checks the signature before it believes what it is told.
+func ExampleDB_AddWebhook() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "skein")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	node, err := skein.Open(ctx, skein.Options{Dir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	db, err := node.EnsureDatabase(ctx, "main", skein.Policy{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := db.Exec(ctx, "CREATE TABLE geese(name TEXT PRIMARY KEY, weight REAL)"); err != nil {
+		log.Fatal(err)
+	}
+
+	const secret = "from a file that only the two know"
+	changes := make(chan string, 100)
+	destination := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		sum := hmac.New(sha256.New, []byte(secret))
+		fmt.Fprintf(sum, "%s.%s", r.Header.Get("Skein-Timestamp"), body)
+		if err != nil || !hmac.Equal([]byte(r.Header.Get("Skein-Signature")), []byte("sha256="+hex.EncodeToString(sum.Sum(nil)))) {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		for line := range strings.Lines(string(body)) {
+			var change struct {
+				Op    string          `json:"op"`
+				After json.RawMessage `json:"after"`
+			}
+			if err := json.Unmarshal([]byte(line), &change); err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			changes <- fmt.Sprintf("%s %s", change.Op, change.After)
+		}
+	}))
+	defer destination.Close()
+	_, err = db.AddWebhook(ctx, skein.WebhookOptions{Name: "watch", URL: destination.URL, Tables: []string{"geese"}, Secret: secret})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, sql := range []string{"INSERT INTO geese VALUES ('Akka', 3.25)", "UPDATE geese SET weight = 3.5"} {
+		if _, err := db.Exec(ctx, sql); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(<-changes)
+	fmt.Println(<-changes)
+	// Output:
+	// c {"name":"Akka","weight":3.25}
+	// u {"name":"Akka","weight":3.5}
 }

@@ -24,6 +24,7 @@ type bubble struct {
 	net   *mem.Network
 	root  string
 	nodes map[base.NodeID]*node.Node
+	hosts *hosts // outside of the cluster
 	// messages counts all that have arrived.
 	messages atomic.Int64
 }
@@ -33,7 +34,7 @@ func inBubble(t *testing.T, n int, f func(t *testing.T, b *bubble)) {
 	t.Helper()
 	root := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{t: t, root: root, nodes: make(map[base.NodeID]*node.Node)}
+		b := &bubble{t: t, root: root, nodes: make(map[base.NodeID]*node.Node), hosts: newHosts()}
 		b.net = mem.NewNetwork(env.Real(logger()), mem.Options{Observe: func(base.NodeID, base.NodeID, string, []byte) { b.messages.Add(1) }})
 		defer b.close()
 		for id := range base.NodeID(n) {
@@ -88,7 +89,9 @@ func (b *bubble) open(id base.NodeID) *node.Node {
 
 func (b *bubble) openWith(id base.NodeID, o node.Options) *node.Node {
 	b.t.Helper()
-	n, err := node.Open(b.t.Context(), env.Real(logger().With("node", o.Name)), o)
+	e := env.Real(logger().With("node", o.Name))
+	e.Net = b.hosts
+	n, err := node.Open(b.t.Context(), e, o)
 	if err != nil {
 		b.t.Fatalf("open node %d: %v", id, err)
 	}

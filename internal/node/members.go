@@ -61,6 +61,7 @@ func (n *Node) noteRemoval(s *catalog.State) bool {
 	n.mu.removed = true
 	n.mu.Unlock()
 	n.stopKeepers()
+	n.webhooks.wake()
 	return true
 }
 

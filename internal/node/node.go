@@ -51,6 +51,7 @@ type Node struct {
 	reach      reachability
 	intake     intake
 	supervisor supervisor
+	webhooks   webhooks
 	changed    chan struct{} // wakes the follower of the control plane; one token
 	broken     chan struct{} // closed when the control plane has failed
 
@@ -109,6 +110,7 @@ func open(ctx context.Context, e *env.Env, o Options) (*Node, error) {
 	n.reach.init()
 	n.intake.init()
 	n.supervisor.init(n)
+	n.webhooks.init(n)
 	if err := n.build(); err != nil {
 		return nil, err
 	}
@@ -162,6 +164,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.wg.Go(n.supervisor.run)
 	n.wg.Go(n.watchStanding)
 	n.wg.Go(n.seek)
+	n.webhooks.start(n.ctx)
 	n.wg.Go(func() {
 		n.enter()
 		n.confirm()
@@ -361,7 +364,9 @@ func (n *Node) Reachable(id base.NodeID) bool {
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		n.HandOver()
-		n.cancel(base.Errorf(base.KindShutdown, "the node is stopping"))
+		stopping := base.Errorf(base.KindShutdown, "the node is stopping")
+		n.webhooks.stop(stopping) // Before the control plane, which keeps how far they are.
+		n.cancel(stopping)
 		n.wg.Wait()
 		n.closed = errors.Join(n.transport.Close(), n.control.Close())
 		if n.lock != nil {

@@ -60,6 +60,7 @@ func (n *Node) handle() {
 	t.HandleCall(importMethod, n.serveImport)
 	t.HandleCall(leader.RowsMethod, n.serveRows)
 	t.HandleCall(switchoverMethod, n.serveSwitchover)
+	t.HandleCall(webhooksMethod, n.serveWebhooks)
 	for method, h := range n.options.Calls {
 		t.HandleCall(method, func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error) {
 			return h(ctx, n, from, request)
@@ -250,6 +251,8 @@ func (n *Node) call(ctx context.Context, to base.NodeID, method string, request 
 		return n.serveImport(ctx, to, request)
 	case intakeMethod:
 		return n.serveIntake(ctx, to, request)
+	case webhooksMethod:
+		return n.serveWebhooks(ctx, to, request)
 	}
 	return nil, base.Errorf(base.KindInternal, "no call %q to oneself", method)
 }

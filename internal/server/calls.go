@@ -48,9 +48,6 @@ func (s *Server) calls() map[string]node.CallHandler {
 			outcomes, err := settleLocal(ctx, n, q)
 			return marshal(outcomes, err)
 		},
-		webhooksCall: func(_ context.Context, _ *node.Node, _ base.NodeID, request []byte) ([]byte, error) {
-			return json.Marshal(s.webhooks.local(string(request)))
-		},
 		hashCall: func(ctx context.Context, n *node.Node, _ base.NodeID, request []byte) ([]byte, error) {
 			return json.Marshal(localHash(ctx, n, string(request)))
 		},

@@ -36,7 +36,6 @@ type Server struct {
 	pg       *pgwire.Server
 	listener net.Listener
 	lock     io.Closer // of the data folder
-	webhooks *webhooks
 
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -51,7 +50,6 @@ type Server struct {
 // Open starts a node and its front ends, and returns once all listen.
 func Open(ctx context.Context, e *env.Env, c *config.Serve, version string) (*Server, error) {
 	s := &Server{env: e, config: c, version: version, pid: os.Getpid(), registry: prometheus.NewRegistry(), done: make(chan struct{})}
-	s.webhooks = newWebhooks(s)
 	var err error
 	if s.lock, err = node.LockFolder(e.FS, c.Dir); err != nil {
 		return nil, err
@@ -136,7 +134,7 @@ func (s *Server) certificates() (*pki.Identity, *tls.Config, error) {
 }
 
 func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err error) {
-	s.registry.MustRegister(newCollector(s.node), s.webhooks, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registry.MustRegister(newCollector(s.node), deliveries{s.node}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.http, err = httpapi.Open(ctx, s.env, s.config.HTTP, httpapi.Options{
 		Node: s, Gateway: s.node.Gateway(), Registry: s.registry, TrustLoopback: s.config.TrustLoopback,
 		OpenMetrics: s.config.OpenMetrics, Version: s.version, TLS: s.httpTLS(clients),
@@ -150,7 +148,6 @@ func (s *Server) openFrontEnds(ctx context.Context, clients *tls.Config) (err er
 	}
 	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	s.wg.Go(func() { s.webhooks.run(serving) })
 	s.wg.Go(func() {
 		if err := s.pg.Serve(serving, s.listener); err != nil && !errors.Is(err, pgwire.ErrClosed) && serving.Err() == nil {
 			s.stop(fmt.Errorf("serve PostgreSQL clients: %w", err))

@@ -240,7 +240,7 @@ func TestOffsetsThatAreNotKept(t *testing.T) {
 }
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
-	if err := webhook.NewClient().CheckRedirect(nil, nil); !errors.Is(err, http.ErrUseLastResponse) {
+	if err := webhook.NewClient(env.Real(slog.New(slog.DiscardHandler))).CheckRedirect(nil, nil); !errors.Is(err, http.ErrUseLastResponse) {
 		t.Errorf("a redirect: %v", err)
 	}
 	inTime(t, func(t *testing.T, w *world) {

@@ -8,5 +8,5 @@
 // answered with success the stream behind it is held back, so that the log, which
 // is kept no longer than its cap, is all the queue there is.
 //
-// It must not import the engine, the gateway or package node.
+// Package node runs deliveries on the nodes that lead.
 package webhook

@@ -8,11 +8,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 )
 
 // The headers of a delivery.
@@ -32,9 +34,17 @@ const (
 // NewClient makes the client that deliveries are sent with. It follows no
 // redirect: a destination must not send this node on to where no administrator
 // has sent it.
-func NewClient() *http.Client {
+func NewClient(e *env.Env) *http.Client {
+	// A request that is given up leaves its dialing behind.
+	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+		ctx, cancel := e.Clock.WithTimeout(ctx, postTimeout, base.Errorf(base.KindTimeout, "no connection within %v", postTimeout))
+		defer cancel()
+		return e.Net.Dial(ctx, address)
+	}
 	return &http.Client{
-		Transport:     &http.Transport{ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: postTimeout},
+		Transport: &http.Transport{
+			DialContext: dial, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: postTimeout,
+		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
