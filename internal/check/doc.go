@@ -16,9 +16,11 @@
 //     (G0, G1a, G1b, G1c, G-single, G2, lost update).
 //   - Sessions: read-your-writes, monotonic reads, consistent prefix, and how
 //     old bounded reads may be. Anomalies counts what level any has let through.
+//   - Across: no answer in one database is seen without its question in another.
 //   - Losses: what an asynchronous database lost is exactly what it reported.
 //
-// All runs those that a history calls for. A history is written and read as
+// All runs those that a history of one database calls for; Across wants that of
+// several (Together). A history is written and read as
 // text, one line an operation (Parse, History.String).
 //
 // The package has no clock, no goroutine of its own and no state; the order of

@@ -73,6 +73,9 @@ func judge(t *testing.T, d *datadriven.TestData, h *History) *Verdict {
 	case "losses":
 		lost, found := Losses(h)
 		return &Verdict{Findings: found, Counted: Counts{Lost: lost}}
+	case "across":
+		_, found := Across(h)
+		return &Verdict{Findings: found}
 	case "all":
 		return All(h, Options{})
 	}

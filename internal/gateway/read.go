@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/planted"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/token"
@@ -34,7 +35,7 @@ type readLevel struct {
 func (l readLevel) request(t token.Token, db base.DatabaseID, guard replica.Guard) replica.ReadRequest {
 	q := replica.ReadRequest{Guard: guard}
 	at := t.Get(db)
-	if l.kind != levelAny {
+	if l.kind != levelAny && !planted.Is(planted.ForgetPast) {
 		q.Heard = t.Heard(db)
 	}
 	switch l.kind {

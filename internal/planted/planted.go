@@ -17,6 +17,7 @@ const (
 	ReadWithoutLease  Bug = "read-without-lease"  // leader reads do not ask for the lease
 	ReadTooEarly      Bug = "read-too-early"      // a read shows what is not safe yet
 	IgnoreToken       Bug = "ignore-token"        // a read does not wait for what its session has seen
+	ForgetPast        Bug = "forget-past"         // a read does not wait for what its session has only heard of
 	ForgetPromise     Bug = "forget-promise"      // a promise is given and not kept: older epochs are still followed
 	ForgetVow         Bug = "forget-vow"          // promises are not written to disk
 	LeadTwice         Bug = "lead-twice"          // an epoch that was led in an earlier life is led again
@@ -37,7 +38,7 @@ const (
 // All are the bugs that the simulator must catch, in the order in which they
 // are tried.
 var All = []Bug{
-	SkipLogSync, AckUnflushed, AckBeforeQuorum, ServePastLease, ReadWithoutLease, ReadTooEarly, IgnoreToken, ForgetPromise, ForgetVow,
+	SkipLogSync, AckUnflushed, AckBeforeQuorum, ServePastLease, ReadWithoutLease, ReadTooEarly, IgnoreToken, ForgetPast, ForgetPromise, ForgetVow,
 	LeadTwice, ElectAnyone, ElectTooFew, KeepDivergentTail, ApplyTwice, SkipEntry, LoseTailOnLead, HandOverEarly,
 	RepeatBlindly, CallIndeterminate, ControlUnsynced, DegradeByYourself, ImpatientElection,
 }
@@ -59,6 +60,7 @@ var scenarios = map[Bug]string{
 	SkipLogSync:       "afterack", AckUnflushed: "afterack", AckBeforeQuorum: "afterack", LoseTailOnLead: "afterack", ElectAnyone: "afterack",
 	ForgetVow: "relapse", LeadTwice: "relapse",
 	HandOverEarly: "lagging", IgnoreToken: "lagging", SkipEntry: "lagging",
+	ForgetPast: "across",
 }
 
 // Scenario is where the simulator looks for a bug; "" is in any run.

@@ -16,6 +16,7 @@ import (
 // client works on the database through one session at a time.
 type client struct {
 	world    *world
+	kind     string // the beginning of its name
 	database *database
 	number   int
 	renames  int
@@ -44,18 +45,21 @@ const (
 )
 
 func (w *world) newClient(number int) *client {
-	return &client{world: w, database: w.databases[number%len(w.databases)], number: number, habit: w.plan.habit(number), random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
+	return &client{world: w, kind: "c", database: w.databases[number%len(w.databases)], number: number, habit: w.plan.habit(number), random: stream(w.options.Seed, fmt.Sprint("client ", number)), value: int64(number) * maxValues}
 }
 
 func (c *client) name() string {
 	if c.renames == 0 {
-		return fmt.Sprintf("c%d", c.number)
+		return fmt.Sprintf("%s%d", c.kind, c.number)
 	}
-	return fmt.Sprintf("c%d.%d", c.number, c.renames)
+	return fmt.Sprintf("%s%d.%d", c.kind, c.number, c.renames)
 }
 
 // work runs bursts of operations until ctx is done.
-func (c *client) work(ctx context.Context) {
+func (c *client) work(ctx context.Context) { c.bursts(ctx, c.once) }
+
+// bursts runs something again and again, and rests in between, until ctx is done.
+func (c *client) bursts(ctx context.Context, once func(ctx context.Context)) {
 	defer c.leave()
 	p := c.world.plan
 	if c.habit.aimed {
@@ -63,7 +67,7 @@ func (c *client) work(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		for end := c.world.instants.since() + c.spread(p.burst); (c.world.instants.since() < end || c.drilled()) && ctx.Err() == nil; {
-			c.once(ctx)
+			once(ctx)
 			c.pause(ctx, c.spread(c.think()))
 		}
 		c.rest(ctx, c.spread(p.quiet))
@@ -93,10 +97,14 @@ func (c *client) rest(ctx context.Context, d time.Duration) {
 // think is the time between two operations. Who may lose writes writes fast: a
 // leader that is cut off has until the end of its lease.
 func (c *client) think() time.Duration {
-	if c.database.lossy() {
-		return min(c.world.plan.think, 150*time.Millisecond)
+	think := c.world.plan.think
+	switch {
+	case c.habit.wanders && !c.habit.aimed:
+		return 2 * think // What it does at a time is several operations, and others follow it.
+	case c.database.lossy():
+		return min(think, 150*time.Millisecond)
 	}
-	return c.world.plan.think
+	return think
 }
 
 func (c *client) spread(d time.Duration) time.Duration {
@@ -162,6 +170,8 @@ func (c *client) connect(ctx context.Context) bool {
 // the bounded sessions know nothing.
 func (c *client) continues() bool {
 	switch {
+	case c.habit.wanders:
+		return true
 	case c.world.options.Lag == 0:
 		return c.random.IntN(3) > 0
 	case strings.HasPrefix(c.level, "bounded"):
@@ -235,8 +245,9 @@ type step struct {
 	arg []base.Value
 }
 
-func (c *client) append(key string) step {
-	v := c.next()
+func (c *client) append(key string) step { return c.appendValue(key, c.next()) }
+
+func (c *client) appendValue(key string, v int64) step {
 	return step{check.Act{Kind: check.Append, Key: key, Value: v}, "INSERT INTO item(k, v) VALUES (?1, ?2)", []base.Value{base.TextValue(key), base.IntValue(v)}}
 }
 
@@ -284,12 +295,13 @@ func (c *client) once(ctx context.Context) {
 	}
 }
 
-// perform runs an operation and records it. It waits for the end, but not
-// longer than a client would, nor for a node that is no more.
-func (c *client) perform(transaction bool, steps ...step) {
+// perform runs an operation, records it and returns what the client was told. It
+// waits for the end, but not longer than a client would, nor for a node that is
+// no more.
+func (c *client) perform(transaction bool, steps ...step) reply {
 	w := c.world
 	op := check.Op{
-		Client: c.name(), Session: fmt.Sprintf("c%d-%d", c.number, c.group), Node: c.slot.name(), Level: c.level,
+		Client: c.name(), Session: fmt.Sprintf("%s%d-%d", c.kind, c.number, c.group), Node: c.slot.name(), Level: c.level,
 		Durability: c.database.judged(), Invoke: w.instants.since(),
 	}
 	for _, s := range steps {
@@ -310,7 +322,7 @@ func (c *client) perform(transaction bool, steps ...step) {
 	case r := <-done:
 		if !c.lost() {
 			c.record(id, r)
-			return
+			return r
 		}
 		// Its node died just then, and nobody was told.
 	case <-c.life.died:
@@ -319,6 +331,7 @@ func (c *client) perform(transaction bool, steps ...step) {
 		s.Cancel()
 	}
 	c.abandon(id, done)
+	return reply{Result: check.Result{Outcome: base.Indeterminate}}
 }
 
 // abandon goes on without knowing what has become of an operation.

@@ -279,7 +279,7 @@ func (w *world) lookUp(d *database, s *slot) error {
 		if key == healed {
 			continue
 		}
-		id := d.history.Invoke(check.Op{Client: "end", Session: "end " + key, Node: s.name(), Level: "leader", Invoke: began})
+		id := d.history.Invoke(check.Op{Client: "end", Session: "end " + d.name + " " + key, Node: s.name(), Level: "leader", Invoke: began})
 		d.history.Return(id, w.instants.since(), check.Result{Outcome: base.Done, Acts: []check.Act{{Kind: check.Get, Key: key, Known: true, Saw: []int64{value}}}})
 		began = w.instants.since()
 		w.instants.sleep(time.Millisecond)

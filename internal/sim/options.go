@@ -26,6 +26,9 @@ type Options struct {
 	// nodes neither come nor go: a seed then draws what it drew before there was
 	// more.
 	Plain bool
+	// Apart keeps each client to one database: a seed of several then draws what it
+	// drew before some clients worked in two.
+	Apart bool
 	// Lag makes one follower at a time late by so much, and clients go from node
 	// to node with their token. The run is then a plain one of three nodes.
 	Lag time.Duration
@@ -156,6 +159,11 @@ func draw(o Options) plan {
 	if o.Lag > 0 {
 		p.drawLag()
 	}
+	if p.scenario == nil && len(p.databases) > 1 && acrossDrawn(o) {
+		o.Scenario = across
+		return draw(o)
+	}
+	p.drawAcross()
 	p.drawFormats(o)
 	p.drop(o.Without...)
 	return p

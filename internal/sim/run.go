@@ -78,6 +78,7 @@ func Run(t *testing.T, o Options) *Result {
 			r.judge(d)
 		}
 	}
+	r.judgeAcross()
 	return r
 }
 
@@ -133,6 +134,7 @@ func (w *world) play() *Result {
 		for i := range w.plan.clients {
 			clients.Go(func() { w.newClient(i + 1).work(working) })
 		}
+		w.correspond(working, &clients)
 		newNemesis(w).rage(w.instants.since() + w.options.For)
 		w.heal()
 		w.settle()

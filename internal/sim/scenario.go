@@ -25,6 +25,7 @@ var scenarios = []scenario{
 	{"afterack", 5, (*nemesis).afterAck},
 	{"relapse", 5, (*nemesis).relapse},
 	{"lagging", 5, (*nemesis).lagging},
+	{across, 0, (*nemesis).outrun}, // What several databases draw beside their own.
 }
 
 // NoScenario is the scenario of a run that has none.
@@ -75,6 +76,9 @@ func (p *plan) aim(r *rand.Rand, s *scenario) {
 type habit struct {
 	aimed bool // it belongs to a scenario
 	stays bool // with one node, whatever becomes of it, and only reads there
+	// wanders: it goes from database to database and from node to node, with its
+	// token.
+	wanders bool
 }
 
 // habit of a client: a reader at each node, and three writers.
@@ -84,8 +88,11 @@ func (p plan) habit(number int) habit {
 
 // levels are those that a client draws from.
 func (c *client) levels() []string {
-	if c.habit.stays {
+	switch {
+	case c.habit.stays:
 		return []string{"leader", "leader", "session"}
+	case c.habit.wanders:
+		return []string{"session", "session", "session", "leader"}
 	}
 	return levels
 }
@@ -152,9 +159,12 @@ func (w *world) look(f focus) {
 	w.focus = f
 }
 
-// leader is the slot of the database's leader as the latest record has it; nil
+// leader is leaderOf the first database.
+func (n *nemesis) leader() *slot { return n.leaderOf(n.databases[0]) }
+
+// leaderOf is the slot of a database's leader as the latest record has it; nil
 // when that node does not run.
-func (n *nemesis) leader() *slot {
+func (n *nemesis) leaderOf(d *database) *slot {
 	var epoch uint64
 	var found *slot
 	for _, s := range n.members() {
@@ -162,7 +172,7 @@ func (n *nemesis) leader() *slot {
 		if l == nil {
 			continue
 		}
-		db, err := l.node.Database(n.databases[0].name)
+		db, err := l.node.Database(d.name)
 		if err != nil || uint64(db.Epoch) <= epoch {
 			continue
 		}
@@ -454,15 +464,18 @@ func (n *nemesis) forgetful() {
 	n.pass(2 * time.Second)
 }
 
-// handTo moves the database's leadership to a node; it says whether it did.
-func (n *nemesis) handTo(target *slot) bool {
+// handTo is hand of the first database.
+func (n *nemesis) handTo(target *slot) bool { return n.hand(n.databases[0], target) }
+
+// hand moves a database's leadership to a node; it says whether it did.
+func (n *nemesis) hand(d *database, target *slot) bool {
 	life := n.running(target)
 	if life == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(10*time.Second))
 	defer cancel()
-	_, err := life.node.Switchover(ctx, n.databases[0].name, target.id)
+	_, err := life.node.Switchover(ctx, d.name, target.id)
 	n.trace.add("switchover to %s: %v", target.name(), err)
 	return err == nil
 }

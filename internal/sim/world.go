@@ -28,6 +28,7 @@ type world struct {
 	tasks    sync.WaitGroup // of clients, of nodes that start, and of what is left of killed ones
 
 	databases []*database // the same all the time
+	letters   letters
 
 	slots  []*slot // owned by the goroutine of the run
 	lives  int
@@ -46,6 +47,7 @@ type Counts struct {
 	Done, Failed, Unknown int // operations
 	Faults, Elections     int
 	Lost                  int // acknowledged writes that databases which allow it have lost, and reported
+	Met                   int // questions that were seen by who knew of them by an answer in another database
 }
 
 // slot is where a node runs: its identity and its disk outlive its process.
