@@ -357,7 +357,7 @@ func (c *client) record(id int, r reply) {
 	switch history.Ops[id].Outcome {
 	case base.Done:
 		w.counts.Done++
-		if history.Ops[id].Writes() {
+		if history.Ops[id].Writes() && c.database == w.databases[0] {
 			close(w.told)
 			w.told = make(chan struct{})
 		}

@@ -205,8 +205,8 @@ func (n *nemesis) about(d time.Duration) time.Duration {
 	return time.Duration((0.3 + 1.2*n.random.Float64()) * float64(d))
 }
 
-// acknowledged waits until a client is told that a write is done, and perhaps
-// until others are.
+// acknowledged waits until a client is told that a write is done, in the database
+// whose leader scenarios are about, and perhaps until others are.
 func (n *nemesis) acknowledged() {
 	n.mu.Lock()
 	told := n.told
@@ -379,7 +379,7 @@ func (n *nemesis) afterAck() {
 	rest := n.without(l)
 	var calm func()
 	down := []*slot{l}
-	switch n.random.IntN(4) {
+	switch n.random.IntN(8) {
 	case 0: // The leader alone, when nobody has its latest entries.
 		calm = n.slowLinks(down, rest, n.about(n.plan.lease/6))
 	case 1: // The leader alone, when one has them and another lags.

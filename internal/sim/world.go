@@ -37,7 +37,7 @@ type world struct {
 	mu       sync.Mutex // guards what follows, and each slot's life
 	failures []string
 	trouble  chan struct{} // closed at the next fault
-	told     chan struct{} // closed when the next client is told that its write is done
+	told     chan struct{} // closed when the next client is told that its write in the first database is done
 	focus    focus
 	counts   Counts
 }
