@@ -117,7 +117,7 @@ func (w *writer) mend() error {
 // brings the file to the end of the log. Not so after a failed sync: another one
 // would prove nothing.
 func (w *writer) reopen() error {
-	if err := w.replica.whole(); err != nil {
+	if err := w.replica.endedBy(); err != nil {
 		return err
 	}
 	w.pending.eager = w.replica.env.Clock.Now().Add(eagerTime)

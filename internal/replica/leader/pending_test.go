@@ -65,17 +65,20 @@ func TestNobodySeesThatSQLiteCommitsLater(t *testing.T) {
 func TestReadersAreToldWhatIsSafe(t *testing.T) {
 	run(t, 3, nil, func(t *testing.T, c *cluster) {
 		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
-		time.Sleep(time.Second) // Nobody has read for a while.
+		time.Sleep(1050 * time.Millisecond) // Nobody has read for a while, and no heartbeat is due.
+		c.write("INSERT INTO item VALUES (0)")
+		time.Sleep(12 * time.Millisecond)      // It has brought a lease: nobody is asked for one now.
+		c.net.SetDelay(3, 1, time.Millisecond) // So node 2 has what is written before that is safe.
 		last := c.write("INSERT INTO item VALUES (1)").Position.Seq
 		synctest.Wait()
 		if got := c.replica(2).Status().Safe; got >= last {
 			t.Errorf("a follower that nobody reads was told at once that %d is safe", got)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(12 * time.Millisecond) // To be told, and to apply, takes 5 ms each.
 		if got := c.replica(2).Status().Safe; got != last {
 			t.Errorf("a follower that nobody reads was not told in time: %d is safe, it knows of %d", last, got)
 		}
-		c.expect(2, "SELECT count(*) FROM item", "1")
+		c.expect(2, "SELECT count(*) FROM item", "2")
 		for i := range 10 {
 			time.Sleep(20 * time.Millisecond)
 			last = c.write("INSERT INTO item VALUES (?1)", 2+i).Position.Seq
@@ -83,7 +86,7 @@ func TestReadersAreToldWhatIsSafe(t *testing.T) {
 			if got := c.replica(2).Status().Safe; got != last {
 				t.Errorf("a follower that is read: %d is safe, it knows of %d", last, got)
 			}
-			if got, err := c.query(2, replica.ReadRequest{}, "SELECT count(*) FROM item"); got != fmt.Sprint(2+i) || err != nil {
+			if got, err := c.query(2, replica.ReadRequest{}, "SELECT count(*) FROM item"); got != fmt.Sprint(3+i) || err != nil {
 				t.Errorf("a follower that is read shows %s rows, %v", got, err)
 			}
 		}

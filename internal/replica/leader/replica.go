@@ -281,8 +281,9 @@ func (r *Replica) damaged(err error) {
 	}
 }
 
-// whole returns the damage or the failed sync that this replica ends by.
-func (r *Replica) whole() error {
+// endedBy returns the damage or the failed sync that this replica ends by; nil:
+// there was none.
+func (r *Replica) endedBy() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.mu.damage

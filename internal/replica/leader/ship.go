@@ -225,7 +225,6 @@ func (s *sender) tellIn(now time.Time) time.Duration {
 	safe := s.leading.replica.safe.get()
 	switch {
 	case s.sentSafe >= safe:
-		s.untold = time.Time{}
 		return s.leading.replica.options.Lease
 	case s.read.Load():
 		return 0
@@ -302,7 +301,7 @@ func (s *sender) post(now time.Time, first, last base.Seq, ask bool) error {
 		b.Lease, s.lastAsked = s.leading.acks.askLease(s.node), now
 	}
 	stream.PutBatch(s.message, b)
-	s.sentSafe = safe
+	s.sentSafe, s.untold = safe, time.Time{}
 	return s.stream.Send(s.message)
 }
 
