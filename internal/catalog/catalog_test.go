@@ -173,6 +173,35 @@ func replay(r *rapid.T, want *catalog.State, log []catalog.Command) {
 	}
 }
 
+// Two people alter a database at once, each from what both have seen: the second
+// is refused, and does not undo what the first has done.
+func TestAlteringWhatAnotherHasAlteredIsRefused(t *testing.T) {
+	s := catalog.New()
+	index := uint64(0)
+	apply := func(a catalog.Action) (result catalog.Result) {
+		index++
+		s, result = s.Apply(index, catalog.Command{ID: catalog.ID{byte(index)}, Action: a})
+		return result
+	}
+	for _, a := range exampleActions()[:2] {
+		apply(a)
+	}
+	seen := base.DefaultPolicy()
+	apply(catalog.CreateDatabase{Name: "app", Policy: seen})
+	db, _ := s.DatabaseByName("app")
+	first, second := seen, seen
+	first.AllowLoss, second.RetentionBytes = true, 1<<30
+	if r := apply(catalog.AlterDatabase{Database: db.ID, Policy: first, Was: &seen}); r.Kind != "" {
+		t.Fatalf("the first: %+v", r)
+	}
+	if r := apply(catalog.AlterDatabase{Database: db.ID, Policy: second, Was: &seen}); r.Kind != base.KindConflict {
+		t.Errorf("the second: %+v", r)
+	}
+	if db, _ := s.Database(db.ID); db.Policy != first {
+		t.Errorf("the policy is %+v", db.Policy)
+	}
+}
+
 func TestRememberedCommandsAreBounded(t *testing.T) {
 	s := catalog.New()
 	for i := range catalog.RecentCommands + 10 {
@@ -206,6 +235,7 @@ func exampleActions() []catalog.Action {
 		catalog.CreateDatabase{Name: "log", Policy: policy},
 		catalog.AddWebhook{Database: 2, Name: "audit", URL: "https://audit.example/in", Secret: "hidden", Tables: []string{"account"}, Offset: "first"},
 		catalog.AdvanceWebhook{Webhook: 21, From: "first", To: "second"}, catalog.DropWebhook{Database: 2, Name: "none"},
+		catalog.AlterDatabase{Database: 2, Policy: policy, Was: &policy},
 	}
 }
 

@@ -20,6 +20,9 @@ type CreateDatabase struct {
 type AlterDatabase struct {
 	Database base.DatabaseID `json:"database"`
 	Policy   base.Policy     `json:"policy"`
+	// Was is the policy that Policy was made from; if it is no longer in force,
+	// nothing is changed. nil: whatever is in force is replaced.
+	Was *base.Policy `json:"was,omitempty"`
 }
 
 // DropDatabase drops a database, its grants included.
@@ -140,6 +143,10 @@ func (a AlterDatabase) apply(d *draft) *base.Error {
 	}
 	if err := a.Policy.Validate(); err != nil {
 		return base.AsError(err)
+	}
+	if a.Was != nil && db.Policy != *a.Was {
+		return base.Errorf(base.KindConflict, "another command has changed the policy of database %q in the meantime", db.Name).
+			WithHint("look at it, and send the command again if it is still wanted")
 	}
 	db.Policy = a.Policy
 	d.place(db)

@@ -36,7 +36,7 @@ func (s *Server) AlterDatabase(ctx context.Context, name string, patch httpapi.P
 	if err != nil {
 		return db.Policy, err
 	}
-	_, err = s.node.Propose(ctx, catalog.AlterDatabase{Database: db.ID, Policy: p})
+	_, err = s.node.Propose(ctx, catalog.AlterDatabase{Database: db.ID, Policy: p, Was: &db.Policy})
 	return p, err
 }
 

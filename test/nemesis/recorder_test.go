@@ -123,7 +123,7 @@ func (r *recorder) losses(c *cluster) error {
 		}
 		a := check.Act{Kind: check.Append}
 		for _, f := range o.New {
-			switch f.Column {
+			switch f.Name {
 			case "key":
 				a.Key = string(f.Value.Bytes)
 			case "value":
