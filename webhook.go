@@ -55,8 +55,7 @@ type Webhook struct {
 // destination that fails is tried again for as long as the webhook exists.
 // docs/cdc.md says all of it.
 //
-// KindExists when the database has a webhook of that name. The node must have a
-// replica of the database, unless Snapshot is asked for.
+// KindExists when the database has a webhook of that name.
 func (db *DB) AddWebhook(ctx context.Context, o WebhookOptions) (secret string, err error) {
 	return db.node.node.AddWebhook(ctx, db.name, node.NewWebhook(o))
 }

@@ -61,6 +61,7 @@ func (n *Node) handle() {
 	t.HandleCall(leader.RowsMethod, n.serveRows)
 	t.HandleCall(switchoverMethod, n.serveSwitchover)
 	t.HandleCall(webhooksMethod, n.serveWebhooks)
+	t.HandleCall(offsetMethod, n.serveOffset)
 	for method, h := range n.options.Calls {
 		t.HandleCall(method, func(ctx context.Context, from base.NodeID, request []byte) ([]byte, error) {
 			return h(ctx, n, from, request)

@@ -18,7 +18,10 @@ const (
 	// webhooksMethod asks a node how its deliveries for a database fare.
 	webhooksMethod = "node.webhooks"
 	webhooksWait   = 2 * time.Second
-	secretBytes    = 32
+	// offsetMethod asks a node from where a stream goes on that begins now.
+	offsetMethod = "node.offset"
+	offsetWait   = 10 * time.Second
+	secretBytes  = 32
 )
 
 // NewWebhook says what a webhook is to deliver, and to where.
@@ -65,11 +68,9 @@ func (n *Node) AddWebhook(ctx context.Context, database string, w NewWebhook) (s
 	}
 	add := catalog.AddWebhook{Database: db.ID, Name: w.Name, URL: w.URL, Secret: w.Secret, Tables: w.Tables}
 	if !w.Snapshot {
-		at, err := n.offsetNow(ctx, database)
-		if err != nil {
+		if add.Offset, err = n.offsetNow(ctx, db); err != nil {
 			return "", err
 		}
-		add.Offset = at.String()
 	}
 	if _, err := n.Propose(ctx, add); err != nil {
 		return "", err
@@ -78,8 +79,24 @@ func (n *Node) AddWebhook(ctx context.Context, database string, w NewWebhook) (s
 }
 
 // offsetNow is from where a stream goes on that has everything from now on, and
-// nothing that was acknowledged before.
-func (n *Node) offsetNow(ctx context.Context, database string) (changefeed.Offset, error) {
+// nothing that was acknowledged before. A node without a replica asks the leader.
+func (n *Node) offsetNow(ctx context.Context, db catalog.Database) (string, error) {
+	if db.HasReplica(n.ID()) || db.Leader == 0 {
+		at, err := n.offsetHere(ctx, db.Name)
+		return at.String(), err
+	}
+	reply, err := n.call(ctx, db.Leader, offsetMethod, []byte(db.Name), offsetWait)
+	return string(reply), err
+}
+
+// serveOffset is offsetNow for a node that has no replica.
+func (n *Node) serveOffset(ctx context.Context, _ base.NodeID, request []byte) ([]byte, error) {
+	at, err := n.offsetHere(ctx, string(request))
+	return []byte(at.String()), err
+}
+
+// offsetHere is offsetNow on a node that has a replica.
+func (n *Node) offsetHere(ctx context.Context, database string) (changefeed.Offset, error) {
 	r, err := n.Replica(database)
 	if err != nil {
 		return changefeed.Offset{}, err

@@ -331,3 +331,24 @@ func TestARemovedNodeDeliversNothing(t *testing.T) {
 		})
 	})
 }
+
+// A node without a replica adds a webhook, too: one that begins now has what is
+// written afterwards, and nothing else.
+func TestAWebhookAddedWithoutAReplica(t *testing.T) {
+	inBubble(t, 2, func(t *testing.T, b *bubble) {
+		b.create(1, "shop", func(p *base.Policy) { p.Replicas, p.Durability = 1, base.Durability{Level: base.Async} })
+		leads := b.leader("shop")
+		away := b.others(leads)[0]
+		b.eventually("one node has a replica", func() bool { return !b.record(away, "shop").HasReplica(away) })
+		b.sql(leads, "shop", "CREATE TABLE t(x)")
+		b.sql(leads, "shop", "INSERT INTO t VALUES ('before')")
+		d, stop := b.listens("audit")
+		defer stop()
+		b.addWebhook(away, d, node.NewWebhook{Name: "audit"})
+		b.sql(leads, "shop", "INSERT INTO t VALUES ('after')")
+		b.delivered(d, "after")
+		if w := b.webhooks(away)[0]; w.Node != b.nodes[leads].Name() {
+			t.Errorf("seen from afar: %+v", w)
+		}
+	})
+}
