@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/skeindb/skein"
 )
@@ -166,7 +167,8 @@ func ExampleDB_InTx() {
 
 // A destination checks the signature before it believes what it is told.
 func ExampleDB_AddWebhook() {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	dir, err := os.MkdirTemp("", "skein")
 	if err != nil {
 		log.Fatal(err)
@@ -217,8 +219,14 @@ func ExampleDB_AddWebhook() {
 			log.Fatal(err)
 		}
 	}
-	fmt.Println(<-changes)
-	fmt.Println(<-changes)
+	for range 2 {
+		select {
+		case change := <-changes:
+			fmt.Println(change)
+		case <-ctx.Done():
+			fmt.Println("nothing is delivered:", ctx.Err())
+		}
+	}
 	// Output:
 	// c {"name":"Akka","weight":3.25}
 	// u {"name":"Akka","weight":3.5}
