@@ -150,6 +150,7 @@ func TestCopyThatWasEditedIsBroughtIn(t *testing.T) {
 
 	last := c.nodes[2]
 	last.mustPsql("main", "set skein.durability = 'all applied'; insert into t values (3, 'in the -wal');")
+	last.mustPsql("main", "set skein.read = 'any'; select count(*) from t") // It is in the file then, and not only in the log.
 	for _, n := range c.nodes {
 		n.kill()
 	}
