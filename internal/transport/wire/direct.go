@@ -213,7 +213,7 @@ func (s *openedDirect) Recv() ([]byte, error) {
 	case kind == frameFailure:
 		s.ended = failed(body)
 	default:
-		s.ended = base.Errorf(base.KindInvalid, "the peer sent a frame of kind %d", kind)
+		s.ended = unexpected(kind)
 	}
 	return nil, s.ended
 }
@@ -223,13 +223,11 @@ func (s *openedDirect) CloseSend() error { return s.broken("close ", s.write(fra
 
 // servedDirect is the end of a direct stream that a handler holds.
 type servedDirect struct {
-	frames
-	from    base.NodeID
-	service string
-	cancel  context.CancelCauseFunc // ends the handler's context: the opener has left
-	left    chan struct{}           // closed then, by the goroutine that receives
-	eof     error                   // what Recv returns from now on; only the receiving goroutine uses it
-	ended   bool                    // CloseSend was called; only the sending goroutine uses it
+	served
+	frames frames
+	cancel context.CancelCauseFunc // ends the handler's context: the opener has left
+	left   chan struct{}           // closed then, by the goroutine that receives
+	eof    error                   // what Recv returns from now on; only the receiving goroutine uses it
 }
 
 // serveDirect serves the one stream of a connection, until its handler returns.
@@ -238,6 +236,7 @@ func (t *Transport) serveDirect(c *serverConn) {
 	defer context.AfterFunc(t.ctx, func() { c.Close() })()
 	boundSilence(c.raw)
 	s := &servedDirect{frames: newFrames(c), left: make(chan struct{})}
+	s.write = s.frames.write
 	h, a, err := t.welcome(c, &s.frames)
 	if err != nil {
 		t.refusals.report(remote(c), "refused a stream", err)
@@ -311,23 +310,12 @@ func (s *servedDirect) finish(t *Transport, c *serverConn, err error) {
 	}
 }
 
-// Send implements transport.Stream.
-func (s *servedDirect) Send(msg []byte) error {
-	if s.ended {
-		return base.Errorf(base.KindInvalid, "send %s: the stream's sending side is closed", s.service)
-	}
-	if err := transport.CheckSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
-		return err
-	}
-	return s.gone(s.write(frameMessage, msg))
-}
-
 // Recv implements transport.Stream.
 func (s *servedDirect) Recv() ([]byte, error) {
 	if s.eof != nil {
 		return nil, s.eof
 	}
-	kind, body, err := s.read(transport.MaxMessage)
+	kind, body, err := s.frames.read(transport.MaxMessage)
 	switch {
 	case err != nil:
 		s.eof = s.gone(err)
@@ -338,25 +326,7 @@ func (s *servedDirect) Recv() ([]byte, error) {
 	case kind == frameEnd:
 		s.eof = io.EOF
 	default:
-		s.eof = base.Errorf(base.KindInvalid, "the peer sent a frame of kind %d", kind)
+		s.eof = unexpected(kind)
 	}
 	return nil, s.eof
-}
-
-// CloseSend implements transport.Stream.
-func (s *servedDirect) CloseSend() error {
-	if s.ended {
-		return nil
-	}
-	s.ended = true
-	return s.gone(s.write(frameEnd, nil))
-}
-
-// gone explains a failure, as servedStream does.
-func (s *servedDirect) gone(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &base.Error{Kind: base.KindCanceled, Op: s.service, Outcome: base.Indeterminate,
-		Message: "node " + s.from.String() + " has left the stream", Err: err}
 }

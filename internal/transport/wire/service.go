@@ -175,7 +175,8 @@ func (t *Transport) serveStream(c *serverConn, s grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	return handle(s.Context(), h.from, a.body, &servedStream{stream: s, from: h.from, service: a.name})
+	write := func(kind frameKind, body []byte) error { return s.SendMsg(framed{kind, body}) }
+	return handle(s.Context(), h.from, a.body, &servedStream{served{from: h.from, service: a.name, write: write}, s})
 }
 
 // serveControl receives the control messages of one connection.

@@ -38,25 +38,57 @@ func received(frame []byte) ([]byte, error) {
 	case frameEnd:
 		return nil, io.EOF
 	}
-	return nil, base.Errorf(base.KindInvalid, "the peer sent a frame of kind %d", frame[0])
+	return nil, unexpected(frameKind(frame[0]))
 }
 
-// servedStream is the end of a stream that a handler holds.
-type servedStream struct {
-	stream  grpc.ServerStream
+// unexpected is the error of a frame that has no place where it was sent.
+func unexpected(kind frameKind) error {
+	return base.Errorf(base.KindInvalid, "the peer sent a frame of kind %d", kind)
+}
+
+// served is what the ends of streams that handlers hold have in common, whatever
+// carries them: sending, and how a failure is explained.
+type served struct {
 	from    base.NodeID
 	service string
+	write   func(kind frameKind, body []byte) error
 	ended   bool // CloseSend was called; only the sending goroutine uses it
 }
 
-func (s *servedStream) Send(msg []byte) error {
+// Send implements transport.Stream.
+func (s *served) Send(msg []byte) error {
 	if s.ended {
 		return base.Errorf(base.KindInvalid, "send %s: the stream's sending side is closed", s.service)
 	}
 	if err := transport.CheckSize("send "+s.service, len(msg), transport.MaxMessage); err != nil {
 		return err
 	}
-	return s.gone(s.stream.SendMsg(framed{frameMessage, msg}))
+	return s.gone(s.write(frameMessage, msg))
+}
+
+// CloseSend implements transport.Stream.
+func (s *served) CloseSend() error {
+	if s.ended {
+		return nil
+	}
+	s.ended = true
+	return s.gone(s.write(frameEnd, nil))
+}
+
+// gone explains a failure: gRPC ends the stream's context alike when the
+// opener has canceled and when the connection broke.
+func (s *served) gone(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &base.Error{Kind: base.KindCanceled, Op: s.service, Outcome: base.Indeterminate,
+		Message: "node " + s.from.String() + " has left the stream", Err: err}
+}
+
+// servedStream is the end of a stream that a handler holds, carried by gRPC.
+type servedStream struct {
+	served
+	stream grpc.ServerStream
 }
 
 func (s *servedStream) Recv() ([]byte, error) {
@@ -67,24 +99,6 @@ func (s *servedStream) Recv() ([]byte, error) {
 		return nil, s.gone(err)
 	}
 	return received(frame)
-}
-
-func (s *servedStream) CloseSend() error {
-	if s.ended {
-		return nil
-	}
-	s.ended = true
-	return s.gone(s.stream.SendMsg(framed{kind: frameEnd}))
-}
-
-// gone explains a failure: gRPC ends the stream's context alike when the
-// opener has canceled and when the connection broke.
-func (s *servedStream) gone(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &base.Error{Kind: base.KindCanceled, Op: s.service, Outcome: base.Indeterminate,
-		Message: "node " + s.from.String() + " has left the stream", Err: err}
 }
 
 // openedStream is the end of a stream that its opener holds.
