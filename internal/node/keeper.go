@@ -218,9 +218,12 @@ func (n *Node) tellSupervisor(db base.DatabaseID, epoch base.Epoch, why failover
 	}
 }
 
-func (n *Node) wake() {
+func (n *Node) wake() { wake(n.changed) }
+
+// wake leaves a token for the loop that takes it, unless one is there.
+func wake(tokens chan struct{}) {
 	select {
-	case n.changed <- struct{}{}:
+	case tokens <- struct{}{}:
 	default:
 	}
 }

@@ -82,12 +82,7 @@ func (w *webhooks) run(ctx context.Context) {
 }
 
 // wake has run look at the state again although that has not changed.
-func (w *webhooks) wake() {
-	select {
-	case w.wakes <- struct{}{}:
-	default:
-	}
-}
+func (w *webhooks) wake() { wake(w.wakes) }
 
 // reconcile ends the deliveries that are not this node's any more, and begins
 // those that are.
