@@ -72,7 +72,7 @@ func count(h *History) (c Counts) {
 func unread(h *History) (undecided []string) {
 	l, _ := newLists(h)
 	for _, key := range l.keys {
-		if !l.final[key] {
+		if l.appended[key] && !l.final[key] {
 			undecided = append(undecided, "whether a write to "+key+" was lost: no final read has it")
 		}
 	}

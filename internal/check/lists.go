@@ -29,6 +29,9 @@ type lists struct {
 	unseen map[string][]int64
 	// final says which keys were read in the end.
 	final map[string]bool
+	// appended are keys that somebody tried to append to: of others, which were
+	// only read, nothing can be lost.
+	appended map[string]bool
 	// async are keys that were written with a durability that may lose.
 	async map[string]bool
 	// keys are all of them, sorted, and number their indices.
@@ -40,7 +43,7 @@ type lists struct {
 func newLists(h *History) (*lists, []Finding) {
 	l := &lists{
 		h: h, by: map[element]int{}, order: map[string][]int64{}, longest: map[string]int{}, place: map[element]int{},
-		final: map[string]bool{}, async: map[string]bool{}, number: map[string]int{},
+		final: map[string]bool{}, appended: map[string]bool{}, async: map[string]bool{}, number: map[string]int{},
 		unseen: map[string][]int64{},
 	}
 	var wrong []Finding
@@ -54,7 +57,7 @@ func newLists(h *History) (*lists, []Finding) {
 					wrong = append(wrong, Finding{Check: "history", Ops: []int{other, o.ID},
 						Text: fmt.Sprintf("%d was appended twice to %s: the checkers need values that differ", a.Value, a.Key)})
 				}
-				l.by[e] = o.ID
+				l.by[e], l.appended[a.Key] = o.ID, true
 				l.async[a.Key] = l.async[a.Key] || o.Durability == base.Async
 				l.see(a.Key, nil, o.ID)
 			case Read:
