@@ -34,7 +34,7 @@ type Rhythm struct {
 
 // The bounds of what Rhythm learns.
 const (
-	rhythmMemory = 5 * time.Second
+	rhythmMemory = 15 * time.Second
 	// away is by how much a silence must exceed the patience to be no part of
 	// the rhythm: whoever was away for so long was not just slow.
 	awayFactor = 4

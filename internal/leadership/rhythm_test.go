@@ -45,7 +45,7 @@ func TestRhythmOfASlowPeerIsLearned(t *testing.T) {
 	l := steady(t)
 	l.beats(1, 900)
 	l.patience("slower still", 1200, 1200)
-	l.beats(2000, 40)
+	l.beats(2500, 40)
 	l.patience("regular again", 100, 110)
 	l.beats(1, 900)
 	l.patience("away", 100, 110)
