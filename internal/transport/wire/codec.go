@@ -32,7 +32,7 @@ func (a addressed) appendTo(b []byte) []byte {
 
 func (a addressed) validate(op string) error { return transport.CheckOpening(op, a.name, a.body) }
 
-var errAddressed = errors.New("the first message names no method or service")
+var errAddressed = base.Errorf(base.KindInvalid, "the first message names no method or service")
 
 func decodeAddressed(b []byte) (addressed, error) {
 	if len(b) < 1 || b[0] == 0 || len(b) < 1+int(b[0]) {

@@ -72,12 +72,17 @@ func (c *clientConn) Close() error {
 // The node at the other end is returned as its certificate names it, zero
 // without TLS.
 func (t *Transport) connect(ctx context.Context, address string, want base.NodeID, protocol string) (*clientConn, base.NodeID, error) {
+	id := t.identity.Load()
+	if id != nil { // A certificate that has expired spares the peer a connection that it could only refuse.
+		if err := id.Check(t.env.Clock.Now()); err != nil {
+			return nil, 0, err
+		}
+	}
 	raw, err := t.env.Net.Dial(ctx, address)
 	if err != nil {
 		return nil, 0, err
 	}
 	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{})}
-	id := t.identity.Load()
 	if id == nil {
 		return conn, 0, nil
 	}
@@ -99,9 +104,6 @@ func (t *Transport) connect(ctx context.Context, address string, want base.NodeI
 func (t *Transport) dial(ctx context.Context, address string, want base.NodeID, c class) (*channel, error) {
 	ctx, cancel := t.env.Clock.WithTimeout(ctx, dialTimeout, errDialTimeout)
 	defer cancel()
-	if err := t.mayDial(); err != nil {
-		return nil, err
-	}
 	conn, certified, err := t.connect(ctx, address, want, protocolRPC)
 	if err != nil {
 		return nil, causeOf(ctx, err)
@@ -126,14 +128,6 @@ func causeOf(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// mayDial spares a peer a connection that it could only refuse.
-func (t *Transport) mayDial() error {
-	if id := t.identity.Load(); id != nil {
-		return id.Check(t.env.Clock.Now())
-	}
-	return nil
 }
 
 func newClientConn(conn *clientConn, c class) (*grpc.ClientConn, error) {

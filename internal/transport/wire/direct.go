@@ -31,9 +31,10 @@ const (
 // frames reads and writes the frames of a direct stream: a length, the kind,
 // the body.
 type frames struct {
-	conn net.Conn
-	in   *bufio.Reader
-	out  []byte // reused
+	conn  net.Conn
+	in    *bufio.Reader
+	out   []byte          // reused
+	heard <-chan struct{} // nil, or closed when who watches the connection, in keepSpare, has ended
 }
 
 const frameHead = 5
@@ -56,6 +57,10 @@ func (f *frames) write(kind frameKind, body []byte) error {
 const shipBuffer = 256 << 10
 
 func (f *frames) read(limit int) (frameKind, []byte, error) {
+	if f.heard != nil {
+		<-f.heard
+		f.heard = nil
+	}
 	var head [frameHead]byte
 	if _, err := io.ReadFull(f.in, head[:]); err != nil {
 		return 0, nil, err
@@ -98,12 +103,9 @@ type openedDirect struct {
 
 // openDirect opens a direct stream; p.direct counts it already.
 func (t *Transport) openDirect(ctx context.Context, p *peer, op string, a addressed) (transport.Stream, error) {
-	f, err := t.dialDirect(ctx, p)
+	f, err := p.takeDirect(ctx)
 	if err != nil {
 		p.direct.Add(-1)
-		if ctx.Err() == nil { // Else the caller has given up, and that says nothing of the peer.
-			p.failed(err)
-		}
 		return nil, transport.NotDelivered(op, p.id, err)
 	}
 	s := &openedDirect{frames: f, ctx: ctx, to: p.id, service: a.name}
@@ -116,49 +118,6 @@ func (t *Transport) openDirect(ctx context.Context, p *peer, op string, a addres
 		return nil, transport.Interrupted(ctx, op, p.id, err)
 	}
 	return s, nil
-}
-
-// dialDirect connects to a peer for one stream and says hello.
-func (t *Transport) dialDirect(ctx context.Context, p *peer) (f frames, err error) {
-	ctx, cancel := t.env.Clock.WithTimeout(ctx, dialTimeout, errDialTimeout)
-	defer cancel()
-	if err := t.mayDial(); err != nil {
-		return f, err
-	}
-	conn, certified, err := t.connect(ctx, p.address, p.id, protocolStream)
-	if err != nil {
-		return f, causeOf(ctx, err)
-	}
-	boundSilence(conn.raw)
-	f = newFrames(conn)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = t.helloDirect(&f, p.id, certified)
-	if !stop() || err != nil {
-		conn.Close()
-		return f, causeOf(ctx, conn.explain(err))
-	}
-	return f, nil
-}
-
-func (t *Transport) helloDirect(f *frames, want, certified base.NodeID) error {
-	greeting := t.newHello(classDirect, want)
-	if _, err := f.conn.Write(greeting.encode()); err != nil {
-		return err
-	}
-	kind, answer, err := f.read(maxAnswer)
-	switch {
-	case err != nil:
-		return err
-	case kind == frameFailure:
-		return failed(answer)
-	case kind != frameMessage:
-		return errHello
-	}
-	h, err := decodeHello(answer)
-	if err != nil {
-		return err
-	}
-	return t.self().expect(h, want, certified)
 }
 
 // failed is the error that a frame carries.
@@ -237,57 +196,56 @@ func (t *Transport) serveDirect(c *serverConn) {
 	boundSilence(c.raw)
 	s := &servedDirect{frames: newFrames(c), left: make(chan struct{})}
 	s.write = s.frames.write
-	h, a, err := t.welcome(c, &s.frames)
-	if err != nil {
-		t.refusals.report(remote(c), "refused a stream", err)
+	h, err := t.welcome(c, &s.frames)
+	if err == nil {
+		s.from = h.from
+		err = t.handleDirect(s)
 	} else {
-		s.from, s.service = h.from, a.name
-		err = t.handleDirect(s, a.body)
+		t.refusals.report(remote(c), "refused a stream", err)
 	}
 	s.finish(t, c, err)
 }
 
-// welcome takes a peer's hello, and what its stream is for.
-func (t *Transport) welcome(c *serverConn, f *frames) (h hello, a addressed, err error) {
+// welcome takes a peer's hello. What its stream is for may come much later.
+func (t *Transport) welcome(c *serverConn, f *frames) (h hello, err error) {
 	timer := t.env.Clock.AfterFunc(handshakeTimeout, func() { c.Close() })
 	defer timer.Stop()
 	var greeting [helloLength]byte
 	if _, err := io.ReadFull(f.in, greeting[:]); err != nil {
-		return h, a, err
+		return h, err
 	}
 	if h, err = decodeHello(greeting[:]); err != nil {
-		return h, a, err
+		return h, err
 	}
-	if h.class != classDirect {
-		return h, a, base.Errorf(base.KindInvalid, "hello of class %d on a connection for a stream", h.class)
-	}
-	if err := t.self().accept(h, c.certified); err != nil {
-		return h, a, err
+	if err := t.self().accept(h, c.certified, classDirect); err != nil {
+		return h, err
 	}
 	t.retry(h.from) // Whoever reaches us can probably be reached.
 	answer := t.newHello(h.class, h.from)
-	if err := f.write(frameMessage, answer.encode()); err != nil {
-		return h, a, err
-	}
-	kind, first, err := f.read(1 + transport.MaxName + transport.MaxMessage)
+	return h, f.write(frameMessage, answer.encode())
+}
+
+func (t *Transport) handleDirect(s *servedDirect) error {
+	kind, first, err := s.frames.read(1 + transport.MaxName + transport.MaxMessage)
 	if err == nil && kind != frameMessage {
 		err = errAddressed
 	}
-	if err == nil {
-		a, err = decodeAddressed(first)
+	if err != nil {
+		return err
 	}
-	return h, a, err
-}
-
-func (t *Transport) handleDirect(s *servedDirect, header []byte) error {
-	handle, err := t.ForStream(t.options.Self, s.service)
+	a, err := decodeAddressed(first)
+	if err != nil {
+		return err
+	}
+	s.service = a.name
+	handle, err := t.ForStream(t.options.Self, a.name)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(t.ctx)
 	defer cancel(nil)
 	s.cancel = cancel
-	return handle(ctx, s.from, header, s)
+	return handle(ctx, s.from, a.body, s)
 }
 
 // finish tells the opener how the stream has ended, and gives it a moment to

@@ -85,7 +85,7 @@ func TestDirectProtocolIsEnforced(t *testing.T) {
 			{"another cluster", stranger.encode(), nil, base.KindWrongCluster},
 			{"a damaged hello", damaged, nil, base.KindInvalid},
 			{"an unknown service", good.encode(), frame(frameMessage, unknown.appendTo(nil)), base.KindUnsupported},
-			{"no service", good.encode(), frame(frameEnd, nil), base.KindInternal},
+			{"no service", good.encode(), frame(frameEnd, nil), base.KindInvalid},
 			{"a long header", good.encode(), long, base.KindInvalid},
 			{"a long message", good.encode(), append(frame(frameMessage, echo.appendTo(nil)), long...), base.KindCanceled},
 			{"an unknown frame", good.encode(), append(frame(frameMessage, echo.appendTo(nil)), frame(9, nil)...), base.KindInvalid},

@@ -7,7 +7,9 @@
 // three connections, so that no class of traffic waits for another: control
 // messages (always connected; it is also the probe), streams, and calls with
 // session streams. A file is fetched on a connection of its own. So is a direct
-// stream, whose messages go without gRPC: a commit waits for them.
+// stream, whose messages go without gRPC: a commit waits for them. One such
+// connection to each peer is kept ready, since writes wait for followers that
+// get a new leader.
 //
 // Invariants: a connection carries nothing before both sides have said hello
 // and agree on protocol version, cluster and who is who; a connection object

@@ -27,8 +27,16 @@ type fakeNet struct {
 	dials  atomic.Int64
 	frozen atomic.Bool // what is written goes nowhere
 
-	mu        sync.Mutex // guards listeners
+	mu        sync.Mutex // guards what follows
 	listeners map[string]*bufconn.Listener
+	newest    net.Conn // that was dialed
+}
+
+// cutNewest breaks the connection that was dialed last.
+func (n *fakeNet) cutNewest() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.newest.Close()
 }
 
 func (n *fakeNet) Listen(_ context.Context, address string) (net.Listener, error) {
@@ -53,7 +61,10 @@ func (n *fakeNet) Dial(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fakeConn{conn, n}, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.newest = &fakeConn{conn, n}
+	return n.newest, nil
 }
 
 type fakeListener struct {

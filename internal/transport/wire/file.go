@@ -122,13 +122,10 @@ func (t *Transport) whoAsks(r *http.Request) (base.NodeID, error) {
 		return 0, errHello
 	}
 	h, err := decodeHello(b)
-	if err == nil && h.class != classFile {
-		err = errHello
-	}
 	if err != nil {
 		return 0, base.Errorf(base.KindWrongCluster, "%w", err)
 	}
-	return h.from, t.self().accept(h, c.certified)
+	return h.from, t.self().accept(h, c.certified, classFile)
 }
 
 func checkFileName(name string) error {
@@ -179,9 +176,6 @@ type download struct {
 func (t *Transport) beginDownload(ctx context.Context, p *peer) (*download, error) {
 	dialing, cancel := t.env.Clock.WithTimeout(ctx, dialTimeout, errDialTimeout)
 	defer cancel()
-	if err := t.mayDial(); err != nil {
-		return nil, err
-	}
 	conn, _, err := t.connect(dialing, p.address, p.id, protocolFile)
 	if err != nil {
 		return nil, causeOf(dialing, err)

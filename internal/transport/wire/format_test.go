@@ -98,7 +98,7 @@ func FuzzHello(f *testing.F) {
 		if err != nil || again != h {
 			t.Errorf("%+v became %+v, %v", h, again, err)
 		}
-		_ = self{node: 1, cluster: 2}.accept(h, 0)
+		_ = self{node: 1, cluster: 2}.accept(h, 0, classControl, classStream, classCall, classFile, classBootstrap, classDirect)
 	})
 }
 
@@ -218,7 +218,7 @@ func TestHelloRules(t *testing.T) {
 	for _, c := range cases {
 		h := good
 		c.change(&h)
-		if err := me.accept(h, c.certified); base.KindOf(err) != c.want {
+		if err := me.accept(h, c.certified, classCall, classBootstrap); base.KindOf(err) != c.want {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}

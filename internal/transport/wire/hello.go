@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 
 	"github.com/skeindb/skein/internal/base"
 )
@@ -83,11 +84,12 @@ type self struct {
 }
 
 // accept judges the hello of a node that has connected. certified is the id in
-// its certificate, or zero without TLS.
-func (s self) accept(h hello, certified base.NodeID) error {
+// its certificate, or zero without TLS; classes are those of the protocol that
+// it speaks.
+func (s self) accept(h hello, certified base.NodeID, classes ...class) error {
 	bootstrap := h.class == classBootstrap
 	switch {
-	case h.class < classControl || h.class > classDirect || h.from == 0:
+	case !slices.Contains(classes, h.class) || h.from == 0:
 		return base.Errorf(base.KindInvalid, "hello of class %d from node %s", h.class, h.from)
 	case certified != 0 && h.from != certified:
 		return base.Errorf(base.KindWrongCluster, "node %s says that it is node %s", certified, h.from)

@@ -323,6 +323,30 @@ func TestProtocolIsEnforced(t *testing.T) {
 	})
 }
 
+// A hello of another protocol's class is refused.
+func TestClassesAreOfTheirProtocol(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.node(1, nil, nil)
+		client := r.node(0, nil, nil)
+		client.SetPeer(transporttest.ID(1), address(1))
+		for _, c := range []class{classFile, classDirect} {
+			if _, err := client.dial(t.Context(), address(1), transporttest.ID(1), c); base.KindOf(err) != base.KindInvalid {
+				t.Errorf("class %d over HTTP/2: %v", c, err)
+			}
+		}
+		d, err := client.beginDownload(t.Context(), client.peer(transporttest.ID(1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		_, err = d.request(client.newHello(classCall, transporttest.ID(1)), "f", 0)
+		if base.KindOf(err) != base.KindInvalid {
+			t.Errorf("class %d for a file: %v", classCall, err)
+		}
+	})
+}
+
 func TestOversizedMessagesAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/transport"
 )
 
@@ -21,9 +22,8 @@ type link struct {
 	mu      sync.Mutex // guards what follows
 	channel *channel   // nil or live
 	attempt *attempt   // nil or in progress
-	failure error      // of the last attempt; stands until retryAt
-	retryAt time.Time
-	pauses  backoff
+
+	outage outage
 }
 
 // attempt is one dial that everybody who needs the link waits for.
@@ -42,9 +42,9 @@ func (l *link) get(ctx context.Context) (*channel, error) {
 		return l.channel, nil
 	}
 	if l.attempt == nil {
-		if l.failure != nil && l.peer.t.env.Clock.Now().Before(l.retryAt) {
+		if err := l.outage.stands(); err != nil {
 			defer l.mu.Unlock()
-			return nil, l.failure
+			return nil, err
 		}
 		l.attempt = &attempt{done: make(chan struct{})}
 		if a := l.attempt; !l.begin(a) {
@@ -79,15 +79,10 @@ func (l *link) begin(a *attempt) bool {
 }
 
 func (l *link) finish(a *attempt) {
+	l.outage.note(a.err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.attempt, l.channel, l.failure = nil, a.channel, a.err
-	if a.err == nil {
-		l.pauses.reset()
-		return
-	}
-	l.pauses.random = l.peer.t.env.Rand
-	l.retryAt = l.peer.t.env.Clock.Now().Add(l.pauses.next())
+	l.attempt, l.channel = nil, a.channel
 }
 
 // watch frees a connection when it is gone or no longer wanted.
@@ -104,12 +99,40 @@ func (l *link) watch(ch *channel) {
 	}
 }
 
-// forgive lets the next use dial at once.
-func (l *link) forgive() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failure = nil
-	l.pauses.reset()
+// outage remembers that a peer could not be reached a moment ago, so that not
+// everybody who needs it dials.
+type outage struct {
+	clock env.Clock
+
+	mu      sync.Mutex // guards what follows
+	failure error      // of the last attempt; stands until retryAt
+	retryAt time.Time
+	pauses  backoff
+}
+
+// stands returns the failure that saves an attempt now, or nil.
+func (o *outage) stands() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.clock.Now().Before(o.retryAt) {
+		return o.failure
+	}
+	return nil
+}
+
+// note remembers how an attempt went. Of those that fail together the first
+// counts.
+func (o *outage) note(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.clock.Now()
+	switch {
+	case err == nil:
+		o.failure = nil
+		o.pauses.reset()
+	case o.failure == nil || !now.Before(o.retryAt):
+		o.failure, o.retryAt = err, now.Add(o.pauses.next())
+	}
 }
 
 // reachLink returns a live connection of a class to a node. Its error says

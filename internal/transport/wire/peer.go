@@ -37,7 +37,9 @@ type peer struct {
 	queue   controlQueue
 	kick    chan struct{} // capacity one: dial now
 	links   map[class]*link
-	direct  atomic.Int32 // streams with a connection of their own
+	direct  atomic.Int32  // streams with a connection of their own
+	dialing chan struct{} // holds one for each connection for a stream that is being made
+	spare   chan frames   // given by keepSpare, if there is one at the moment
 }
 
 var errForgotten = base.Errorf(base.KindUnavailable, "its address has changed")
@@ -76,8 +78,9 @@ func (t *Transport) newPeer(id base.NodeID, address string, after <-chan struct{
 	p.queue.signal = make(chan struct{}, 1)
 	p.links = make(map[class]*link)
 	for _, c := range []class{classStream, classCall} {
-		p.links[c] = &link{peer: p, class: c}
+		p.links[c] = &link{peer: p, class: c, outage: outage{clock: t.env.Clock, pauses: backoff{random: t.env.Rand}}}
 	}
+	p.dialing, p.spare = make(chan struct{}, maxDialing), make(chan frames)
 	return p
 }
 
@@ -111,9 +114,7 @@ func (p *peer) retry() {
 	case p.kick <- struct{}{}:
 	default:
 	}
-	for _, l := range p.links {
-		l.forgive()
-	}
+	p.forgiveLinks()
 }
 
 // run keeps the control connection, which is also the probe.
@@ -158,7 +159,12 @@ func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted
 	began := p.t.env.Clock.Now()
 	report(transport.Reached)
 	p.forgiveLinks()
+	ctx, cancel := context.WithCancel(p.ctx)
+	var spares sync.WaitGroup
+	spares.Go(func() { p.keepSpare(ctx) })
+	defer spares.Wait()
 	p.sendControl(ch)
+	cancel()
 	ch.close()
 	report(transport.Lost)
 	return true, p.t.env.Clock.Now().Sub(began)
@@ -171,9 +177,10 @@ func (p *peer) failed(err error) {
 	}
 }
 
+// forgiveLinks lets the next use of a link dial at once.
 func (p *peer) forgiveLinks() {
 	for _, l := range p.links {
-		l.forgive()
+		l.outage.note(nil)
 	}
 }
 

@@ -132,7 +132,7 @@ var errNoHello = base.Errorf(base.KindWrongCluster, "the connection has not said
 func (t *Transport) serveHello(_ context.Context, c *serverConn, request []byte) ([]byte, error) {
 	h, err := decodeHello(request)
 	if err == nil {
-		err = t.self().accept(h, c.certified)
+		err = t.self().accept(h, c.certified, classControl, classStream, classCall, classBootstrap)
 	}
 	if err != nil {
 		t.refusals.report(remote(c), "refused a peer's hello", err)
