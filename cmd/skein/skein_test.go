@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,12 +24,11 @@ import (
 	"github.com/skeindb/skein/internal/changefeed"
 	"github.com/skeindb/skein/internal/config"
 	"github.com/skeindb/skein/internal/env"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/httpapi"
 	"github.com/skeindb/skein/internal/httpapi/httpapitest"
 	"github.com/skeindb/skein/internal/jsonvalue"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // world is an app in a test: a fake cluster, captured output, no terminal.
 type world struct {
@@ -75,34 +73,16 @@ func (w *world) run(status int, input string, args ...string) string {
 	return w.out.String()
 }
 
-// golden compares text with a file.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s:\n%s\nwant:\n%s", name, got, want)
-	}
-}
-
 func TestStatus(t *testing.T) {
 	w := newWorld(t)
-	golden(t, "status", w.run(0, "", "status"))
+	golden.Check(t, "testdata/status.txt", w.run(0, "", "status"))
 	w.node.Members[2].Reachable, w.node.Members[2].Error = false, "connection refused"
 	w.node.Databases[0].Leader = ""
 	w.node.Alerts = []httpapi.Alert{
 		{Severity: httpapi.Critical, Kind: httpapi.AlertNoLeader, Database: "main", Message: "main has no leader: it accepts no writes"},
 		{Severity: httpapi.Warning, Kind: httpapi.AlertNodeUnreachable, Message: "n3 does not answer"},
 	}
-	golden(t, "status-trouble", w.run(0, "", "status"))
+	golden.Check(t, "testdata/status-trouble.txt", w.run(0, "", "status"))
 	if out := w.run(0, "", "status", "--json"); !strings.Contains(out, `"kind": "no_leader"`) {
 		t.Errorf("JSON: %s", out)
 	}
@@ -158,7 +138,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	visit(w.app.root(), nil)
-	golden(t, "help", all.String())
+	golden.Check(t, "testdata/help.txt", all.String())
 }
 
 func TestUsageErrors(t *testing.T) {
@@ -306,12 +286,12 @@ func TestUserCommands(t *testing.T) {
 
 func TestNodeCommands(t *testing.T) {
 	w := newWorld(t)
-	golden(t, "node-list", w.run(0, "", "node", "list"))
-	golden(t, "node-join-local", w.run(0, "", "node", "join"))
+	golden.Check(t, "testdata/node-list.txt", w.run(0, "", "node", "list"))
+	golden.Check(t, "testdata/node-join-local.txt", w.run(0, "", "node", "join"))
 	for i := range w.node.Members {
 		w.node.Members[i].PeerAddress = fmt.Sprintf("10.0.0.%d:6441", i+1)
 	}
-	golden(t, "node-join-remote", w.run(0, "", "node", "join", "--name", "it's", "--host", "db4.example"))
+	golden.Check(t, "testdata/node-join-remote.txt", w.run(0, "", "node", "join", "--name", "it's", "--host", "db4.example"))
 }
 
 func TestOrphans(t *testing.T) {
@@ -555,7 +535,7 @@ func TestLog(t *testing.T) {
 		{Position: "3/13", Time: time.Unix(5, 0).UTC(), Kind: "statement", Safe: true, Reason: "LIMIT without ORDER BY"},
 	}
 	w.node.LogReport = httpapi.LogReport{Database: "main", Sound: true, Segments: 1, Entries: 2, First: 7, End: "3/9"}
-	golden(t, "log", w.run(0, "", "log", "show", "main", "--from", "3/7", "--table", "t"))
+	golden.Check(t, "testdata/log.txt", w.run(0, "", "log", "show", "main", "--from", "3/7", "--table", "t"))
 	if got := w.node.Calls[len(w.node.Calls)-1]; got != "ShowLogmain{7 0 [t] 0 false}" {
 		t.Errorf("asked %s", got)
 	}

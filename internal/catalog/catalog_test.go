@@ -3,7 +3,6 @@ package catalog_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/leadership"
 )
 
@@ -215,8 +215,6 @@ func TestRememberedCommandsAreBounded(t *testing.T) {
 	}
 }
 
-var rewriteGolden = flag.Bool("rewrite-golden", false, "write the golden files anew")
-
 // exampleActions has every action once.
 func exampleActions() []catalog.Action {
 	node := catalog.Node{ID: 1<<63 + 1, Name: "a", PeerAddress: "a:7000", PgAddress: "a:5432", HTTPAddress: "a:8080"}
@@ -260,24 +258,8 @@ func TestEncodingsAreGolden(t *testing.T) {
 		b.Write(append(line, '\n'))
 		s, _ = s.Apply(uint64(i+1), decoded)
 	}
-	compare(t, "testdata/commands.jsonl", b.Bytes())
-	compare(t, "testdata/state.json", append(s.Encode(), '\n'))
-}
-
-func compare(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *rewriteGolden {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s is now\n%s", path, got)
-	}
+	golden.Check(t, "testdata/commands.jsonl", b.String())
+	golden.Check(t, "testdata/state.json", string(s.Encode())+"\n")
 }
 
 func TestForeignCommandsAreRefused(t *testing.T) {

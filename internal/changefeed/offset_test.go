@@ -1,23 +1,19 @@
 package changefeed_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changefeed"
+	"github.com/skeindb/skein/internal/golden"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 // TestGolden pins the texts: an offset that a consumer keeps is read for ever.
 func TestGolden(t *testing.T) {
-	const name = "testdata/offset-v1.golden"
-	got := ""
+	text := ""
 	for _, o := range []changefeed.Offset{
 		{Database: 1, Position: base.Position{Epoch: 1, Seq: 1}, Entry: 2},
 		{Database: 7, Position: base.Position{Epoch: 3, Seq: 5001}, Entry: 4990},
@@ -25,17 +21,9 @@ func TestGolden(t *testing.T) {
 		{Database: 1 << 63, Position: base.Position{Epoch: 1<<64 - 1, Seq: 1<<64 - 2}, Entry: 1},
 	} {
 		type fields changefeed.Offset // Without the method that writes the text.
-		got += fmt.Sprintf("%s %+v\n", o, fields(o))
+		text += fmt.Sprintf("%s %+v\n", o, fields(o))
 	}
-	if *rewrite {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil || got != string(want) {
-		t.Errorf("%v\n%swant:\n%s", err, got, want)
-	}
+	golden.Check(t, "testdata/offset-v1.golden", text)
 }
 
 func TestOffsetRoundTrip(t *testing.T) {

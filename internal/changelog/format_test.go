@@ -3,7 +3,6 @@ package changelog_test
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -12,13 +11,8 @@ import (
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/changelog"
 	"github.com/skeindb/skein/internal/env/crashfs"
+	"github.com/skeindb/skein/internal/golden"
 )
-
-// rewriting says whether golden files are to be written anew; the flag is that
-// of package datadriven.
-func rewriting() bool { return flag.Lookup("rewrite").Value.String() == "true" }
-
-const goldenName = "testdata/segment-v1.golden"
 
 // goldenLog returns a disk with a log of one segment, and what it holds: two
 // epochs before it, two in it, two batches in each of these, a mark.
@@ -75,16 +69,9 @@ func TestGolden(t *testing.T) {
 	name := d.Files()[0]
 	data, err := d.ReadFile(name)
 	must(t, err)
-	if rewriting() {
-		must(t, os.WriteFile(goldenName, []byte(hexDump(data)), 0o644))
-	}
-	want, err := os.ReadFile(goldenName)
-	must(t, err)
-	if got := hexDump(data); got != string(want) {
-		t.Errorf("segment is\n%s\nwant\n%s", got, want)
-	}
+	kept := golden.Check(t, "testdata/segment-v1.golden", hexDump(data))
 	d = newDisk(t)
-	place(t, d, name, parseHexDump(t, string(want)))
+	place(t, d, name, parseHexDump(t, kept))
 	l, r := open(t, d, options())
 	if r.Rewritten || r.TornBytes != 0 {
 		t.Errorf("%+v", r)

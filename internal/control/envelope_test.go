@@ -3,35 +3,12 @@ package control
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
+	"github.com/skeindb/skein/internal/golden"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
-
-// golden compares b, in lines of hexadecimal, with a file.
-func golden(t *testing.T, name string, b []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	got := []byte(hex.Dump(b))
-	if *rewrite {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s is now\n%s", name, got)
-	}
-}
 
 func exampleEnvelope() envelope {
 	return envelope{kind: kindRequest, cluster: 0x0123456789abcdef, from: 1, to: 0xfedcba9876543210, body: []byte(`{"command":null}`)}
@@ -39,7 +16,7 @@ func exampleEnvelope() envelope {
 
 func TestEnvelopeIsGolden(t *testing.T) {
 	b := exampleEnvelope().encode()
-	golden(t, "envelope.hex", b)
+	golden.Check(t, "testdata/envelope.hex", hex.Dump(b))
 	e, err := decodeEnvelope(b)
 	if err != nil || e.kind != kindRequest || e.cluster != 0x0123456789abcdef || e.from != 1 || e.to != 0xfedcba9876543210 {
 		t.Errorf("decoded %+v, %v", e, err)

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"math"
-	"os"
 	"strings"
 	"testing"
 
@@ -14,11 +12,10 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/entry"
+	"github.com/skeindb/skein/internal/golden"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
-
-func golden() []entry.Entry {
+func examples() []entry.Entry {
 	return []entry.Entry{
 		{Epoch: 1, First: 1, Count: 1, Time: 1_700_000_000_000_000_000, Kind: entry.EpochStart},
 		{Epoch: 1, First: 2, Count: 3, Time: 1_700_000_000_000_000_001, Kind: entry.Row, Body: []byte("three rows")},
@@ -37,27 +34,15 @@ func golden() []entry.Entry {
 
 // TestGolden pins the bytes: entries that were written once are read for ever.
 func TestGolden(t *testing.T) {
-	const name = "testdata/v1.golden"
 	var b strings.Builder
-	for _, e := range golden() {
+	for _, e := range examples() {
 		b.WriteString(hex.EncodeToString(entry.Append(nil, &e)) + "\n")
 	}
-	if *rewrite {
-		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("encoded:\n%swant:\n%s", b.String(), want)
-	}
-	for i, line := range strings.Fields(string(want)) {
+	kept := golden.Check(t, "testdata/v1.golden", b.String())
+	for i, line := range strings.Fields(kept) {
 		frame, _ := hex.DecodeString(line)
 		e, n, err := entry.Decode(frame)
-		if err != nil || n != len(frame) || !equal(e, golden()[i]) {
+		if err != nil || n != len(frame) || !equal(e, examples()[i]) {
 			t.Errorf("line %d: %+v, %d, %v", i+1, e, n, err)
 		}
 	}
@@ -190,7 +175,7 @@ func TestScan(t *testing.T) {
 // FuzzDecode checks that no bytes make the decoder panic, and that whatever
 // decodes is encoded in the one way there is.
 func FuzzDecode(f *testing.F) {
-	for _, e := range golden() {
+	for _, e := range examples() {
 		frame := entry.Append(nil, &e)
 		f.Add(frame)
 		f.Add(frame[:len(frame)-1])

@@ -3,22 +3,19 @@ package gateway
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/replica"
 	"github.com/skeindb/skein/internal/session"
 	"github.com/skeindb/skein/internal/token"
 )
-
-var update = flag.Bool("update", false, "write golden files")
 
 // sample is one message and a function that reads any message of its kind and
 // writes it again.
@@ -163,18 +160,7 @@ func TestMessagesAreAsDescribed(t *testing.T) {
 			t.Errorf("%s: read and written again it is %x, %v", s.name, again, err)
 		}
 	}
-	if *update {
-		if err := os.WriteFile("testdata/messages.golden", []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/messages.golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("messages differ from the golden file:\n%s", b.String())
-	}
+	golden.Check(t, "testdata/messages.golden", b.String())
 }
 
 func TestErrorsTravel(t *testing.T) {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,10 +12,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/pageformat"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func pages(size int, total uint32, fill byte, numbers ...uint32) pageformat.Pages {
 	p := pageformat.Pages{Base: pageformat.BaseID{1, 2, 3, 15: 16}, PageSize: size, Size: total, Numbers: numbers}
@@ -29,7 +26,7 @@ func pages(size int, total uint32, fill byte, numbers ...uint32) pageformat.Page
 	return p
 }
 
-func golden() []pageformat.Pages {
+func examples() []pageformat.Pages {
 	rowless := pages(1024, 2, 9, 2)
 	rowless.Rowless = true
 	return []pageformat.Pages{
@@ -43,28 +40,18 @@ func golden() []pageformat.Pages {
 // TestGolden pins that what was written once is read for ever. How well pages
 // are compressed may change: what is written now must only be read as the same.
 func TestGolden(t *testing.T) {
-	const name = "testdata/v1.golden"
-	if *rewrite {
-		var b strings.Builder
-		for _, p := range golden() {
-			b.WriteString(hex.EncodeToString(pageformat.Append(nil, &p)) + "\n")
-		}
-		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	var b strings.Builder
+	for _, p := range examples() {
+		b.WriteString(hex.EncodeToString(pageformat.Append(nil, &p)) + "\n")
 	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Fields(string(want))
-	if len(lines) != len(golden()) {
+	lines := strings.Fields(golden.Kept(t, "testdata/v1.golden", b.String()))
+	if len(lines) != len(examples()) {
 		t.Fatalf("%d lines", len(lines))
 	}
 	for i, line := range lines {
 		body, _ := hex.DecodeString(line)
 		p, err := pageformat.Decode(body)
-		if err != nil || !reflect.DeepEqual(*p, golden()[i]) {
+		if err != nil || !reflect.DeepEqual(*p, examples()[i]) {
 			t.Errorf("line %d: %v", i+1, err)
 		}
 	}
@@ -187,7 +174,7 @@ func TestMerge(t *testing.T) {
 // FuzzDecode checks that no bytes make the decoder panic, and that whatever
 // decodes can be written again.
 func FuzzDecode(f *testing.F) {
-	for _, p := range golden() {
+	for _, p := range examples() {
 		body := pageformat.Append(nil, &p)
 		f.Add(body)
 		f.Add(body[:len(body)-1])

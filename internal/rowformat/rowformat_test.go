@@ -4,19 +4,17 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/skeindb/skein/internal/base"
 	"pgregory.net/rapid"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
+)
 
 // story holds one record of every kind and one value of every serial type.
 func story() *Buffer {
@@ -72,20 +70,7 @@ func pair(b *Buffer, before, after base.Value) {
 
 func TestGolden(t *testing.T) {
 	body := story().Body(Mark{})
-	got := hex.Dump(body) + "\n" + render(t, body)
-	const name = "testdata/body.golden"
-	if *update {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("body of the story differs from %s:\n%s", name, got)
-	}
+	golden.Check(t, "testdata/body.golden", hex.Dump(body)+"\n"+render(t, body))
 }
 
 // render decodes a body into text.

@@ -4,19 +4,16 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/statementformat"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
-
-func golden() []statementformat.Body {
+func examples() []statementformat.Body {
 	return []statementformat.Body{
 		{Hash: statementformat.HashRows([]byte("rows")), Statements: []statementformat.Statement{{SQL: []byte("DELETE FROM t")}}},
 		{Hash: statementformat.Hash{1, 2, 3}, Statements: []statementformat.Statement{
@@ -36,27 +33,15 @@ func golden() []statementformat.Body {
 
 // TestGolden pins the bytes.
 func TestGolden(t *testing.T) {
-	const name = "testdata/v1.golden"
 	var b strings.Builder
-	for _, body := range golden() {
+	for _, body := range examples() {
 		b.WriteString(hex.EncodeToString(statementformat.Append(nil, &body)) + "\n")
 	}
-	if *rewrite {
-		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("encoded:\n%swant:\n%s", b.String(), want)
-	}
-	for i, line := range strings.Fields(string(want)) {
+	kept := golden.Check(t, "testdata/v1.golden", b.String())
+	for i, line := range strings.Fields(kept) {
 		body, _ := hex.DecodeString(line)
 		got, err := statementformat.Decode(body)
-		if err != nil || !reflect.DeepEqual(*got, golden()[i]) {
+		if err != nil || !reflect.DeepEqual(*got, examples()[i]) {
 			t.Errorf("line %d: %+v, %v", i+1, got, err)
 		}
 	}
@@ -64,7 +49,7 @@ func TestGolden(t *testing.T) {
 
 // TestCut checks that no beginning of a body is one.
 func TestCut(t *testing.T) {
-	for i, body := range golden()[:2] {
+	for i, body := range examples()[:2] {
 		whole := statementformat.Append(nil, &body)
 		for n := range len(whole) {
 			if got, err := statementformat.Decode(whole[:n]); !errors.Is(err, statementformat.ErrCorrupt) {
@@ -76,7 +61,7 @@ func TestCut(t *testing.T) {
 
 // FuzzDecode checks that bytes decode to what encodes to them, or not at all.
 func FuzzDecode(f *testing.F) {
-	for _, body := range golden() {
+	for _, body := range examples() {
 		f.Add(statementformat.Append(nil, &body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -81,6 +81,7 @@ var layers = map[string]int{
 
 	"internal/capture/capturetest":     tools,
 	"internal/control/controltest":     tools,
+	"internal/golden":                  tools,
 	"internal/httpapi/httpapitest":     tools,
 	"internal/tidy":                    tools,
 	"internal/transport/transporttest": tools,

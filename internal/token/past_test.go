@@ -3,7 +3,6 @@ package token
 import (
 	"encoding/hex"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 )
 
 func anyPast(t *rapid.T) (p Past) {
@@ -38,17 +38,8 @@ func positions(p Past) map[base.DatabaseID]base.Position {
 func TestPastGolden(t *testing.T) {
 	p := make1(t, Entry{1, pos(3, 127)}, Entry{300, pos(1, 128)}, Entry{7, pos(2, 2)}).Past(7)
 	p, _ = p.With(make1(t, Entry{1, pos(1, 5)}).Past(7))
-	got := fmt.Sprintf("%v: %s\n", p.Entries(), hex.EncodeToString([]byte(p)))
-	if *update {
-		if err := os.WriteFile("testdata/past.golden", []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/past.golden")
-	if err != nil || got != string(want) {
-		t.Errorf("encoded %s, %v", got, err)
-	}
-	_, digits, _ := strings.Cut(strings.TrimSpace(string(want)), ": ")
+	kept := golden.Check(t, "testdata/past.golden", fmt.Sprintf("%v: %s\n", p.Entries(), hex.EncodeToString([]byte(p))))
+	_, digits, _ := strings.Cut(strings.TrimSpace(kept), ": ")
 	b, _ := hex.DecodeString(digits)
 	if again, err := ParsePast(b); err != nil || again != p {
 		t.Errorf("parsed %v, %v", again.Entries(), err)

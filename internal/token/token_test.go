@@ -2,10 +2,8 @@ package token
 
 import (
 	"encoding/base64"
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,9 +11,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write golden files")
 
 func pos(epoch base.Epoch, seq base.Seq) base.Position { return base.Position{Epoch: epoch, Seq: seq} }
 
@@ -46,18 +43,7 @@ func TestGolden(t *testing.T) {
 	for _, tok := range []Token{Token{}.Hear(heard), make1(t, Entry{2, pos(1, 1)}, Entry{9, pos(1, 7)}).Hear(heard)} {
 		fmt.Fprintf(&b, "%v and heard %v %v: %s\n", tok.Entries(), tok.Heard(2), tok.Heard(5), tok)
 	}
-	if *update {
-		if err := os.WriteFile("testdata/tokens.golden", []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/tokens.golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("tokens differ from the golden file:\n%s", b.String())
-	}
+	golden.Check(t, "testdata/tokens.golden", b.String())
 }
 
 func TestMergeTakesTheLater(t *testing.T) {

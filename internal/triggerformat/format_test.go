@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/golden"
 	"github.com/skeindb/skein/internal/rowformat"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden file")
 
 // story is a body with a record of every kind.
 func story() (rows []byte, sent []Sent) {
@@ -48,22 +45,9 @@ func text(sent []Sent) string {
 }
 
 func TestGolden(t *testing.T) {
-	const name = "testdata/body.golden"
 	rows, sent := story()
-	got := hex.EncodeToString(Append(nil, rows, sent)) + "\n" + text(sent)
-	if *update {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the format has changed:\n%s\nwant:\n%s", got, want)
-	}
-	line, _, _ := strings.Cut(string(want), "\n")
+	kept := golden.Check(t, "testdata/body.golden", hex.EncodeToString(Append(nil, rows, sent))+"\n"+text(sent))
+	line, _, _ := strings.Cut(kept, "\n")
 	data, err := hex.DecodeString(line)
 	if err != nil {
 		t.Fatal(err)
