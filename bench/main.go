@@ -1,7 +1,7 @@
 // Command bench measures what this project promises about its speed, on one
 // machine in one run: three Skein nodes against PostgreSQL with two standbys, the
-// Go library, what an idle node takes, how far followers are behind, and how long a failover keeps writers
-// waiting. docs/performance.md explains every number.
+// Go library, what an idle node takes, how far followers are behind, and how long
+// a failover keeps writers waiting. docs/performance.md explains every number.
 //
 //	go run ./bench -pg /usr/lib/postgresql/15/bin
 //

@@ -69,13 +69,13 @@ func Errorf(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// WithHint returns e with a hint.
+// WithHint says what can be done about e, and returns it.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	e.Hint = fmt.Sprintf(format, args...)
 	return e
 }
 
-// WithOutcome returns e with an outcome.
+// WithOutcome says what e means for the data, and returns it.
 func (e *Error) WithOutcome(o Outcome) *Error {
 	e.Outcome = o
 	return e

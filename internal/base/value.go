@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Kind of a Value: SQLite's five storage classes.
+// ValueKind is one of SQLite's five storage classes.
 type ValueKind uint8
 
 // The storage classes. The zero Value is NULL.

@@ -6,7 +6,8 @@
 // variables and keys, so that the three cannot drift apart. A key in the file
 // that is not in the table is an error with its line.
 //
-// The package reads nothing by itself: files and environment are functions.
+// The environment and files are functions, so that a test can give others. It
+// must not import what it configures.
 package config
 
 import (

@@ -6,7 +6,7 @@
 // means is decided behind two interfaces: Node for administration and
 // session.Gateway for SQL. Every queue, body and wait here has a bound.
 //
-// It must not import the engine, the control plane or the node: internal/node
+// It must not import the engine, the control plane or the node: package server
 // implements Node and opens the Server.
 package httpapi
 

@@ -2,7 +2,8 @@
 // tests find them. A program built without the tag "planted" holds none: Is is
 // false there, and the compiler drops what it guards.
 //
-// It imports nothing, so that cores may ask it.
+// It imports nothing, so that cores may ask it; what packages say of their own
+// imports leaves it out.
 package planted
 
 // Bug is one mistake that somebody might make.

@@ -1,10 +1,11 @@
-// Package session is the narrow interface between front ends (pgwire, HTTP,
-// the Go library, the shell) and the replicated database: one session runs one
-// statement at a time, routes it to where it must run, and keeps the token of
-// what its client has seen.
+// Package session is the narrow interface between front ends (pgwire, HTTP and
+// the Go library) and the replicated database: one session runs one statement
+// at a time, routes it to where it must run, and keeps the token of what its
+// client has seen. Package gateway implements it.
 //
 // Front ends see this package and never the engine, so that no two of them can
-// differ in meaning.
+// differ in meaning. It owns the contract and reads of results that are in
+// memory; it is pure and imports base and token only.
 package session
 
 import (
@@ -86,7 +87,7 @@ type Session interface {
 	Close() error
 }
 
-// Kind of statement.
+// StatementKind says what sort of statement one is.
 type StatementKind uint8
 
 // The kinds.

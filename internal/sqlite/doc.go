@@ -3,10 +3,11 @@
 // pre-update hook, and a database as one writer and a pool of readers.
 //
 // It owns the database file, its -wal and its -shm, every setting of a
-// connection, and the mapping of the engine's errors to base.Error. It is the
-// only package that may import the engine's driver; what it hands out are
-// values of package base and package session. It knows nothing of logs,
-// epochs or replication, and must not import a package above it.
+// connection, and the mapping of the engine's errors to base.Error. It and
+// diskvfs, the file system below it, are the only packages of a node that may
+// import the engine's driver; what it hands out are values of package base and
+// package session. It knows nothing of logs, epochs or replication, and must
+// not import a package above it.
 //
 // Invariants:
 //   - A Conn is used by one goroutine at a time. It is cancelled through the

@@ -72,7 +72,7 @@ const (
 	modeRows       = 2
 )
 
-// Append appends the body.
+// Append appends the bytes of b to dst.
 func Append(dst []byte, b *Body) []byte {
 	if b.Rows != nil {
 		dst = appendBytes(append(dst, Version, modeRows), b.Reason)

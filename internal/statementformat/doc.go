@@ -6,5 +6,5 @@
 // describes the bytes. A body has one encoding only. Decoding never panics, and
 // allocates no more than the body's own length allows.
 //
-// It is a pure core.
+// It is a pure core: it imports base and rowformat only.
 package statementformat

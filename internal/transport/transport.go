@@ -2,8 +2,9 @@
 //
 // It knows nodes by id, authenticates them (mTLS: the certificate names
 // cluster and node), bounds every queue and gives every call a deadline. It
-// does not know what it carries. The network half is gRPC with raw bytes;
-// package transport/mem is its in-memory twin.
+// does not know what it carries. It owns the contract alone: package wire keeps
+// it over the network, package mem in memory, and package transporttest tests
+// both. It must not import either of them.
 package transport
 
 import (

@@ -7,7 +7,7 @@ import (
 	"github.com/skeindb/skein/internal/sqltext"
 )
 
-// nodeKind of a node.
+// nodeKind says what a node is.
 type nodeKind uint8
 
 const (
