@@ -1,5 +1,6 @@
-// Package capturetest makes random SQL and dumps databases, for the tests of
-// what captures changes.
+// Package capturetest makes random SQL, runs histories of it and dumps databases,
+// for the tests of what captures changes. It owns no connection; what a history
+// does with its statements is the test's. Nothing but tests may import it.
 package capturetest
 
 import (

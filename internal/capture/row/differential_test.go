@@ -2,9 +2,7 @@ package row_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,30 +14,18 @@ import (
 	"github.com/skeindb/skein/internal/sqlite"
 )
 
-var (
-	histories = flag.Int("histories", 80, "random histories to run")
-	firstSeed = flag.Uint64("seed", 1, "seed of the first history")
-)
-
 // TestRandomHistories runs the same random statements on a plain connection
 // and on a captured one, applies what was captured to a copy, and compares all
 // three; then it undoes what can be undone.
 func TestRandomHistories(t *testing.T) {
 	var sum tally
-	for i := range *histories {
-		seed := *firstSeed + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := newHistory(t, seed)
-			h.run()
-			sum.add(h.tally)
-			if t.Failed() {
-				t.Logf("again with: go test -run TestRandomHistories -histories 1 -seed %d", seed)
-				t.Logf("statements:\n%s", strings.Join(h.log, ";\n"))
-			}
-		})
-	}
+	n := capturetest.Histories(t, 80, func(t *testing.T, g *capturetest.Generator, log *capturetest.Log) {
+		h := newHistory(t, g, log)
+		h.run()
+		sum.add(h.tally)
+	})
 	t.Logf("%d statements ran, %d failed; %d bodies applied, %d undone", sum.ran, sum.failed, sum.applied, sum.undone)
-	if *histories >= 80 && (sum.failed > sum.ran || sum.failed < sum.ran/20 || sum.applied < 3**histories || sum.undone < *histories) {
+	if n >= 80 && (sum.failed > sum.ran || sum.failed < sum.ran/20 || sum.applied < 3*n || sum.undone < n) {
 		t.Error("the histories do not try enough")
 	}
 }
@@ -60,7 +46,7 @@ type history struct {
 	g      *capturetest.Generator
 	plain  *sqlite.Conn
 	p      *pairOf
-	log    []string
+	log    *capturetest.Log
 	bodies [][]byte
 	states [][]string
 	last   []string // the follower as it is
@@ -75,8 +61,8 @@ type save struct {
 	mark row.Mark
 }
 
-func newHistory(t *testing.T, seed uint64) *history {
-	h := &history{t: t, g: &capturetest.Generator{Rand: rand.New(rand.NewPCG(seed, 0))}, p: newPair(t)}
+func newHistory(t *testing.T, g *capturetest.Generator, log *capturetest.Log) *history {
+	h := &history{t: t, g: g, log: log, p: newPair(t)}
 	h.plain = open(t, filepath.Join(t.TempDir(), "plain.db"), sqlite.RoleWriter)
 	return h
 }
@@ -108,7 +94,7 @@ func (h *history) run() {
 func (h *history) transaction(steps func(), commit bool) {
 	h.t.Helper()
 	h.g.Look(capturetest.Relations(h.t, h.p.leader))
-	h.log = append(h.log, "BEGIN IMMEDIATE")
+	h.log.Add("BEGIN IMMEDIATE")
 	must(h.t, h.plain.BeginImmediate())
 	must(h.t, h.p.leader.BeginImmediate())
 	mark := h.p.recorder.Mark()
@@ -118,7 +104,7 @@ func (h *history) transaction(steps func(), commit bool) {
 		return
 	}
 	if h.dead || !commit {
-		h.log = append(h.log, "ROLLBACK")
+		h.log.Add("ROLLBACK")
 		if commit || h.g.IntN(2) == 0 {
 			_, _, err := h.p.recorder.Take(mark) // A COMMIT that fails comes after Take.
 			must(h.t, err)
@@ -133,7 +119,7 @@ func (h *history) transaction(steps func(), commit bool) {
 }
 
 func (h *history) commit(mark row.Mark) {
-	h.log = append(h.log, "COMMIT")
+	h.log.Add("COMMIT")
 	body, changes, err := h.p.recorder.Take(mark)
 	if err != nil {
 		h.t.Errorf("take: %v", err)
@@ -198,10 +184,10 @@ func (h *history) steps(schemaRate int) {
 // statement runs one statement on both; both fail or neither does.
 func (h *history) statement(sql string) {
 	h.t.Helper()
-	h.log = append(h.log, sql)
+	h.log.Add(sql)
 	err := run(h.p.leader, h.p.recorder, sql)
 	if base.KindOf(err) == base.KindUnsupported {
-		h.log[len(h.log)-1] += " -- refused: " + err.Error()
+		h.log.Note("refused: " + err.Error())
 		return
 	}
 	plainErr := run(h.plain, nil, sql)
@@ -212,13 +198,13 @@ func (h *history) statement(sql string) {
 	if err != nil {
 		h.tally.ran--
 		h.tally.failed++
-		h.log[len(h.log)-1] += " -- " + err.Error()
+		h.log.Note(err.Error())
 	}
 	h.dead = !h.p.leader.InTransaction()
 }
 
 func (h *history) both(sql string) {
-	h.log = append(h.log, sql)
+	h.log.Add(sql)
 	must(h.t, h.plain.Exec(sql))
 	must(h.t, h.p.leader.Exec(sql))
 }

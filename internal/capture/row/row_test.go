@@ -22,7 +22,7 @@ func open(t testing.TB, name string, role sqlite.Role) *sqlite.Conn {
 	c, err := sqlite.OpenConn(context.Background(), name, sqlite.ConnOptions{Role: role})
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
-	must(t, c.Exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"))
+	must(t, c.Exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL"))
 	return c
 }
 

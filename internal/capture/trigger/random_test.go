@@ -2,10 +2,8 @@ package trigger_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,11 +20,6 @@ import (
 	"github.com/skeindb/skein/internal/triggerformat"
 )
 
-var (
-	histories = flag.Int("histories", 60, "random histories to run")
-	firstSeed = flag.Uint64("seed", 1, "seed of the first history")
-)
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -39,7 +32,7 @@ func open(t testing.TB, name string, role sqlite.Role) *sqlite.Conn {
 	c, err := sqlite.OpenConn(context.Background(), filepath.Join(t.TempDir(), name), sqlite.ConnOptions{Role: role})
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
-	must(t, c.Exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"))
+	must(t, c.Exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL"))
 	return c
 }
 
@@ -50,20 +43,13 @@ func open(t testing.TB, name string, role sqlite.Role) *sqlite.Conn {
 // rows and columns.
 func TestRandomHistories(t *testing.T) {
 	var sum tally
-	for i := range *histories {
-		seed := *firstSeed + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := newHistory(t, seed)
-			h.run()
-			sum.add(h.tally)
-			if t.Failed() {
-				t.Logf("again with: go test -run TestRandomHistories -histories 1 -seed %d", seed)
-				t.Logf("statements:\n%s", strings.Join(h.log, ";\n"))
-			}
-		})
-	}
+	n := capturetest.Histories(t, 60, func(t *testing.T, g *capturetest.Generator, log *capturetest.Log) {
+		h := newHistory(t, g, log)
+		h.run()
+		sum.add(h.tally)
+	})
 	t.Logf("%+v", sum)
-	if *histories >= 60 && (sum.Bodies < 3**histories || sum.Compared < *histories || sum.Filtered < *histories/2 || sum.Taken < *histories || sum.Unordered > *histories/20) {
+	if n >= 60 && (sum.Bodies < 3*n || sum.Compared < n || sum.Filtered < n/2 || sum.Taken < n || sum.Unordered > n/20) {
 		t.Error("the histories do not try enough")
 	}
 }
@@ -94,7 +80,7 @@ type history struct {
 	choices  map[string]choice.Choice
 	partial  map[string]map[string]string // by table and key: the columns
 	schemas  int
-	log      []string
+	log      *capturetest.Log
 	tally    tally
 	dead     bool
 
@@ -102,8 +88,8 @@ type history struct {
 	over      bool // the copies differ for a good reason
 }
 
-func newHistory(t *testing.T, seed uint64) *history {
-	h := &history{t: t, g: &capturetest.Generator{Rand: rand.New(rand.NewPCG(seed, 1))}, choices: make(map[string]choice.Choice)}
+func newHistory(t *testing.T, g *capturetest.Generator, log *capturetest.Log) *history {
+	h := &history{t: t, g: g, log: log, choices: make(map[string]choice.Choice)}
 	h.plain, h.leader = open(t, "plain.db", sqlite.RoleWriter), open(t, "leader.db", sqlite.RoleWriter)
 	h.follower = open(t, "follower.db", sqlite.RoleApplier)
 	var err error
@@ -180,7 +166,7 @@ func (h *history) choose() {
 }
 
 func (h *history) leaderOnly(sql string) {
-	h.log = append(h.log, sql)
+	h.log.Add(sql)
 	if err := h.runOn(h.leader, h.recorder, sql); err != nil {
 		h.t.Errorf("%s: %v", sql, err)
 	}
@@ -189,7 +175,7 @@ func (h *history) leaderOnly(sql string) {
 func (h *history) transaction(steps func(), commit bool) {
 	h.t.Helper()
 	h.look()
-	h.log = append(h.log, "BEGIN IMMEDIATE")
+	h.log.Add("BEGIN IMMEDIATE")
 	must(h.t, h.plain.BeginImmediate())
 	must(h.t, h.leader.BeginImmediate())
 	mark := h.recorder.Mark()
@@ -200,7 +186,7 @@ func (h *history) transaction(steps func(), commit bool) {
 		return
 	}
 	if h.dead || !commit {
-		h.log = append(h.log, "ROLLBACK")
+		h.log.Add("ROLLBACK")
 		must(h.t, h.plain.Rollback())
 		must(h.t, h.leader.Rollback())
 		h.recorder.Rewind(mark)
@@ -216,7 +202,7 @@ func (h *history) look() {
 }
 
 func (h *history) commit(mark row.Mark) {
-	h.log = append(h.log, "COMMIT")
+	h.log.Add("COMMIT")
 	data, count, err := h.recorder.Take(mark)
 	if err != nil {
 		h.t.Errorf("take: %v", err)
@@ -416,10 +402,10 @@ func (h *history) steps(schemaRate int) {
 // statement runs one statement on both; both fail or neither does.
 func (h *history) statement(sql string) {
 	h.t.Helper()
-	h.log = append(h.log, sql)
+	h.log.Add(sql)
 	err := h.runOn(h.leader, h.recorder, sql)
 	if base.KindOf(err) == base.KindUnsupported || err != nil && strings.Contains(err.Error(), "skein_log_") {
-		h.log[len(h.log)-1] += " -- refused: " + err.Error()
+		h.log.Note("refused: " + err.Error())
 		return
 	}
 	plainErr := h.runOn(h.plain, nil, sql)
@@ -430,7 +416,7 @@ func (h *history) statement(sql string) {
 	h.unordered = h.unordered || strings.HasPrefix(sql, "UPDATE")
 	if err != nil {
 		h.tally.Failed++
-		h.log[len(h.log)-1] += " -- " + err.Error()
+		h.log.Note(err.Error())
 	} else {
 		h.followChoice(sql)
 	}
