@@ -87,6 +87,25 @@ func newCluster(dir string, n int, command func(config string) *exec.Cmd, networ
 	return c, nil
 }
 
+// startCluster starts three nodes with the database, for one part of a run.
+// Whoever gets a cluster stops it.
+func (b *bench) startCluster(ctx context.Context, part string, policy httpapi.PolicyPatch, network *netns.Network) (*cluster, error) {
+	c, err := newCluster(filepath.Join(b.dir, "skein-"+part), 3, b.command, network)
+	if err != nil {
+		return nil, err
+	}
+	c.policy = policy
+	say("starting three Skein nodes")
+	if err = c.runAll(); err == nil {
+		err = c.form(ctx)
+	}
+	if err != nil {
+		c.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
 // freePorts finds loopback addresses that nobody listens on just now.
 func freePorts(n int) ([]string, error) {
 	var addresses []string

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -153,18 +152,11 @@ func (b *bench) failoverOf(ctx context.Context, e event) (err error) {
 		}
 		defer func() { err = errors.Join(err, network.Close()) }()
 	}
-	c, err := newCluster(filepath.Join(b.dir, "skein-"+e.name), 3, b.command, network)
+	c, err := b.startCluster(ctx, e.name, httpapi.PolicyPatch{}, network)
 	if err != nil {
 		return err
 	}
 	defer c.stop()
-	say("starting three Skein nodes")
-	if err := c.runAll(); err != nil {
-		return err
-	}
-	if err := c.form(ctx); err != nil {
-		return err
-	}
 	conn, err := c.nodes[0].connect(ctx)
 	if err != nil {
 		return err

@@ -56,19 +56,11 @@ func (b *bench) lag(ctx context.Context) error {
 		return nil
 	}
 	async := "async"
-	c, err := newCluster(filepath.Join(b.dir, "skein-lag"), 3, b.command, nil)
+	c, err := b.startCluster(ctx, "lag", httpapi.PolicyPatch{Durability: &async}, nil)
 	if err != nil {
 		return err
 	}
-	c.policy = httpapi.PolicyPatch{Durability: &async}
 	defer c.stop()
-	say("starting three Skein nodes")
-	if err := errors.Join(c.runAll()); err != nil {
-		return err
-	}
-	if err := c.form(ctx); err != nil {
-		return err
-	}
 	skein, err := b.skeinFollows(ctx, c)
 	if err != nil {
 		return err

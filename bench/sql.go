@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/skeindb/skein/internal/httpapi"
 )
 
 // target is a system that pgbench, or the bench itself, puts load on.
@@ -30,18 +32,11 @@ func (t *target) logBytes(ctx context.Context) (int64, error) {
 
 // sql is workloads 1, 2 and 4, and the memory of an idle node.
 func (b *bench) sql(ctx context.Context) error {
-	c, err := newCluster(filepath.Join(b.dir, "skein-sql"), 3, b.command, nil)
+	c, err := b.startCluster(ctx, "sql", httpapi.PolicyPatch{}, nil)
 	if err != nil {
 		return err
 	}
 	defer c.stop()
-	say("starting three Skein nodes")
-	if err := errors.Join(c.runAll()); err != nil {
-		return err
-	}
-	if err := c.form(ctx); err != nil {
-		return err
-	}
 	ready := time.Now()
 	systems, stop, err := b.rivals(ctx)
 	defer stop()
