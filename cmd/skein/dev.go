@@ -20,7 +20,7 @@ func (a *app) devCommand() *cobra.Command {
 			"how to use it, and stays until Ctrl-C. The folder is kept: the next start goes on with\n" +
 			"the same data.\n\n" +
 			"Every node is a process of its own. Kill one and watch: what it led is led by another\n" +
-			"within seconds, and dev starts the node again.\n\n" +
+			"in a moment, and dev starts the node again.\n\n" +
 			"Programs on this machine need no password. For anything else use `skein serve`.",
 		Example: "  skein dev\n" +
 			"  skein dev --dir /tmp/try --nodes 5 --port 6001 --http 9001 --peer 7001\n" +

@@ -30,7 +30,7 @@ func (a *app) logCommand() *cobra.Command {
 		Long: "show prints the transactions in the log of one replica: that of the node that is asked,\n" +
 			"or, with --dir, that in the data folder of a node that does not run.",
 		Example: "  skein log show main\n  skein log show main --from 3/1200 --to 1300 --table account\n" +
-			"  skein log show main --dir ./skein-data/n1 --json | jq .changes",
+			"  skein log show main --dir ./skein-data/n1/data --json | jq .changes",
 		Args: exact("DATABASE"),
 		RunE: func(c *cobra.Command, args []string) error { return a.showLog(c, args[0], &f) },
 	}
@@ -44,7 +44,7 @@ func (a *app) logCommand() *cobra.Command {
 		Long: "verify reads the whole log of one replica from disk: that of the node that is asked, or,\n" +
 			"with --dir, that in the data folder of a node that does not run. Damage is shown with the\n" +
 			"segment and the byte where it is; then the exit status is 1.",
-		Example: "  skein log verify main\n  skein log verify main --dir ./skein-data/n1",
+		Example: "  skein log verify main\n  skein log verify main --dir ./skein-data/n1/data",
 		Args:    exact("DATABASE"),
 		RunE:    func(c *cobra.Command, args []string) error { return a.verifyLog(c, args[0], &f) },
 	}
