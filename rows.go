@@ -192,7 +192,7 @@ func assign(destination any, v base.Value) (err error) {
 	case *[]byte:
 		*d = nil
 		if v.Kind != base.Null {
-			*d = append([]byte{}, textOf(v)...)
+			*d = append([]byte{}, v.AsText()...)
 		}
 		return nil
 	}
@@ -201,7 +201,7 @@ func assign(destination any, v base.Value) (err error) {
 	}
 	switch d := destination.(type) {
 	case *string:
-		*d = textOf(v)
+		*d = v.AsText()
 	case *int64:
 		*d, err = integerOf(v)
 	case *int:
@@ -222,18 +222,8 @@ func assign(destination any, v base.Value) (err error) {
 	return err
 }
 
-func textOf(v base.Value) string {
-	switch v.Kind {
-	case base.Integer:
-		return strconv.FormatInt(v.Int, 10)
-	case base.Real:
-		return strconv.FormatFloat(v.Float, 'g', -1, 64)
-	}
-	return string(v.Bytes)
-}
-
 func misfit(v base.Value, into string) error {
-	return base.Errorf(base.KindInvalid, "%q is not %s", textOf(v), into)
+	return base.Errorf(base.KindInvalid, "%q is not %s", v.AsText(), into)
 }
 
 func integerOf(v base.Value) (int64, error) {

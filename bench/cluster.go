@@ -62,7 +62,7 @@ func newCluster(dir string, n int, command func(config string) *exec.Cmd, networ
 		return nil, err
 	}
 	for i := range n {
-		m := &node{cluster: c, index: i, name: fmt.Sprintf("n%d", i+1), id: base.NodeID(e.Rand.Uint64() | 1)}
+		m := &node{cluster: c, index: i, name: fmt.Sprintf("n%d", i+1), id: base.NewNodeID(e.Rand)}
 		m.dir = filepath.Join(dir, m.name)
 		if err := os.MkdirAll(m.certs(), 0o700); err != nil {
 			return nil, err

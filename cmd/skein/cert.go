@@ -70,7 +70,7 @@ func (a *app) certNodeCommand() *cobra.Command {
 		Example: "  skein cert node --ca ./ca --out ./n1-certs --host db1.example --host 10.0.0.1\n  skein cert node --ca ./ca --out ./n1-certs --host db1.example --id 00000000000000a1   # renew",
 		Args:    exact(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			node := base.NodeID(a.env.Rand.Uint64() | 1) // Never zero.
+			node := base.NewNodeID(a.env.Rand)
 			if id != "" {
 				parsed, err := base.ParseNodeID(id)
 				if err != nil {

@@ -2,6 +2,7 @@ package base
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -12,6 +13,19 @@ type NodeID uint64
 
 // String returns the id as 16 hexadecimal digits.
 func (n NodeID) String() string { return fmt.Sprintf("%016x", uint64(n)) }
+
+// MaxNodeID is the highest id that a node may have; it keeps clear of those that
+// the consensus library uses itself.
+const MaxNodeID NodeID = math.MaxUint64 - 16
+
+// NewNodeID draws an id for a new node.
+func NewNodeID(random interface{ Uint64() uint64 }) NodeID {
+	for {
+		if id := NodeID(random.Uint64()); id != 0 && id <= MaxNodeID {
+			return id
+		}
+	}
+}
 
 // ParseNodeID reads what String wrote.
 func ParseNodeID(s string) (NodeID, error) {
@@ -32,19 +46,6 @@ type Epoch uint64
 
 // Seq numbers row changes within a database's log, from one, without gaps.
 type Seq uint64
-
-// Origin is who first accepted a write: a node, and how often that node had to
-// start afresh because its disk could no longer be trusted. It is never reused.
-type Origin struct {
-	Node        NodeID
-	Incarnation uint32
-}
-
-// Dot names one row change.
-type Dot struct {
-	Origin Origin
-	Seq    Seq
-}
 
 // Position is how far a replica of a single-leader database has come: the
 // epoch of its last entry and the last sequence number that entry covers. The

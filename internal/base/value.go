@@ -3,6 +3,7 @@ package base
 import (
 	"bytes"
 	"math"
+	"strconv"
 )
 
 // ValueKind is one of SQLite's five storage classes.
@@ -37,6 +38,18 @@ func BlobValue(b []byte) Value  { return Value{Kind: Blob, Bytes: b} }
 func (v Value) Clone() Value {
 	v.Bytes = bytes.Clone(v.Bytes)
 	return v
+}
+
+// AsText returns a number in digits, and text and blobs as they are; NULL is
+// empty.
+func (v Value) AsText() string {
+	switch v.Kind {
+	case Integer:
+		return strconv.FormatInt(v.Int, 10)
+	case Real:
+		return strconv.FormatFloat(v.Float, 'g', -1, 64)
+	}
+	return string(v.Bytes)
 }
 
 // Equal says whether two values are the same bit for bit: 1 is not 1.0, and

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"cmp"
-	"math"
 	"slices"
 
 	"github.com/skeindb/skein/internal/base"
@@ -116,12 +115,8 @@ func (d *draft) insertNode(n Node) {
 	d.nodes = slices.Insert(d.nodes, at, n)
 }
 
-// MaxNodeID is the highest id that a node may have; it keeps clear of those that
-// the consensus library uses itself.
-const MaxNodeID = math.MaxUint64 - 16
-
 func (d *draft) checkNode(n Node) *base.Error {
-	if n.ID == 0 || n.ID > MaxNodeID {
+	if n.ID == 0 || n.ID > base.MaxNodeID {
 		return base.Errorf(base.KindInvalid, "node id %s is not allowed", n.ID)
 	}
 	if n.Name == "" || n.PeerAddress == "" {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/catalog"
 )
 
 // Messenger carries the control plane's messages. The node gives it a
@@ -90,7 +89,7 @@ func setDefault[T comparable](v *T, value T) {
 
 func (o Options) validate() error {
 	switch {
-	case o.Self == 0 || o.Self > catalog.MaxNodeID:
+	case o.Self == 0 || o.Self > base.MaxNodeID:
 		return base.Errorf(base.KindInvalid, "control options: node id %s is not allowed", o.Self)
 	case o.Messenger == nil:
 		return base.Errorf(base.KindInvalid, "control options: no messenger")

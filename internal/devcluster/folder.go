@@ -85,7 +85,7 @@ func newAuthority(e *env.Env, dir string) (*pki.CA, error) {
 }
 
 func certifyNode(e *env.Env, ca *pki.CA, n node) error {
-	id := base.NodeID(e.Rand.Uint64() | 1) // Never zero.
+	id := base.NewNodeID(e.Rand)
 	have, err := pki.LoadFiles(e.FS, n.certs())
 	switch {
 	case err == nil && e.Clock.Now().Before(have.RenewAt()):

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 
 	"github.com/skeindb/skein/internal/base"
-	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/sqlite"
 )
@@ -72,15 +71,6 @@ func WriteIdentity(f env.FS, dir string, id Identity) error {
 	return env.WriteFile(f, dir, IdentityFile, append(b, '\n'))
 }
 
-// NewNodeID draws an id that the control plane accepts.
-func NewNodeID(r env.Rand) base.NodeID {
-	for {
-		if id := base.NodeID(r.Uint64()); id != 0 && id <= catalog.MaxNodeID {
-			return id
-		}
-	}
-}
-
 // settle finds out who this node is: what its folder says, or, for a new one,
 // what the options say.
 func settle(e *env.Env, o Options) (Identity, error) {
@@ -106,7 +96,7 @@ func settle(e *env.Env, o Options) (Identity, error) {
 		return id, base.Errorf(base.KindCorrupt, "the folder %s has a control.db, and its %s is gone", o.Dir, IdentityFile).WithHint(emptyFolder)
 	}
 	if id.Node = o.ID; id.Node == 0 {
-		id.Node = NewNodeID(e.Rand)
+		id.Node = base.NewNodeID(e.Rand)
 	}
 	return id, WriteIdentity(e.FS, o.Dir, id)
 }

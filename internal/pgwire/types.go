@@ -114,17 +114,10 @@ func castType(body string) uint32 {
 			declared = body[t.End:]
 		}
 	}
-	switch oid.Affinity(strings.ToUpper(declared)) {
-	case oid.Int8:
-		return oid.Int8
-	case oid.Text:
-		return oid.Text
-	case oid.Float8:
-		return oid.Float8
-	case oid.Bytea:
-		return oid.Bytea
+	if affinity := oid.Affinity(strings.ToUpper(declared)); affinity != oid.Numeric {
+		return affinity
 	}
-	return 0
+	return 0 // The value may be an integer or a real.
 }
 
 // aliasOnly says whether what is left of a select item cannot change its type.

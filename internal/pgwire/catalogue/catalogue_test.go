@@ -111,7 +111,7 @@ func (f *fixture) run(t testing.TB, sql string, args ...base.Value) string {
 	for _, row := range r.Rows {
 		var words []string
 		for _, v := range row {
-			words = append(words, text(v))
+			words = append(words, v.AsText())
 		}
 		lines = append(lines, strings.Join(words, "|"))
 	}

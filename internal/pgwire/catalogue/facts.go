@@ -110,7 +110,7 @@ type schemaRow struct {
 func readSchema(ctx context.Context, s session.Session) ([]schemaRow, error) {
 	var out []schemaRow
 	err := each(ctx, s, `SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY rowid`, func(r []base.Value) {
-		row := schemaRow{id: r[0].Int, kind: text(r[1]), name: text(r[2]), on: text(r[3]), sql: text(r[4])}
+		row := schemaRow{id: r[0].Int, kind: r[1].AsText(), name: r[2].AsText(), on: r[3].AsText(), sql: r[4].AsText()}
 		if !hidden(row.on) && (!hidden(row.name) || row.kind == "index") {
 			out = append(out, row)
 		}
@@ -139,16 +139,6 @@ func each(ctx context.Context, s session.Session, sql string, f func([]base.Valu
 	return err
 }
 
-func text(v base.Value) string {
-	switch v.Kind {
-	case base.Integer:
-		return strconv.FormatInt(v.Int, 10)
-	case base.Real:
-		return strconv.FormatFloat(v.Float, 'g', -1, 64)
-	}
-	return string(v.Bytes)
-}
-
 // fingerprint tells schemas apart, with the users and databases around them.
 func fingerprint(rows []schemaRow, lists ...[]string) string {
 	h := fnv.New128a()
@@ -165,8 +155,8 @@ func fingerprint(rows []schemaRow, lists ...[]string) string {
 func readFacts(ctx context.Context, s session.Session, f *facts, rows []schemaRow) error {
 	shadows := map[string]bool{}
 	err := each(ctx, s, `SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main'`, func(r []base.Value) {
-		if text(r[1]) == "shadow" {
-			shadows[text(r[0])] = true
+		if r[1].AsText() == "shadow" {
+			shadows[r[0].AsText()] = true
 		}
 	})
 	if err != nil {
@@ -224,8 +214,8 @@ func (t *table) read(ctx context.Context, s session.Session) error {
 			return // a hidden column of a virtual table
 		}
 		c := &tableColumn{
-			number: int(r[0].Int) + 1, name: text(r[1]), declared: text(r[2]), notNull: r[3].Int != 0,
-			def: text(r[4]), hasDef: r[4].Kind != base.Null, key: int(r[5].Int), generated: r[6].Int > 1,
+			number: int(r[0].Int) + 1, name: r[1].AsText(), declared: r[2].AsText(), notNull: r[3].Int != 0,
+			def: r[4].AsText(), hasDef: r[4].Kind != base.Null, key: int(r[5].Int), generated: r[6].Int > 1,
 		}
 		c.typ, c.typmod = listedType(c.declared)
 		t.columns = append(t.columns, c)
@@ -245,13 +235,13 @@ func (t *table) read(ctx context.Context, s session.Session) error {
 
 func (t *table) addIndexColumn(r []base.Value) {
 	var i *index
-	if n := len(t.indexes); n > 0 && t.indexes[n-1].name == text(r[0]) {
+	if n := len(t.indexes); n > 0 && t.indexes[n-1].name == r[0].AsText() {
 		i = t.indexes[n-1]
 	} else {
-		i = &index{name: text(r[0]), unique: r[1].Int != 0, origin: text(r[2]), partial: r[3].Int != 0}
+		i = &index{name: r[0].AsText(), unique: r[1].Int != 0, origin: r[2].AsText(), partial: r[3].Int != 0}
 		t.indexes = append(t.indexes, i)
 	}
-	c := indexColumn{number: int(r[4].Int) + 1, name: text(r[5]), desc: r[6].Int != 0}
+	c := indexColumn{number: int(r[4].Int) + 1, name: r[5].AsText(), desc: r[6].Int != 0}
 	if r[4].Int < 0 {
 		c.number = 0
 	}
@@ -403,13 +393,13 @@ func (t *table) foreignKeys(ctx context.Context, s session.Session, tables map[s
 	err := each(ctx, s, `SELECT id, "table", "from", "to", on_update, on_delete FROM pragma_foreign_key_list(?1) ORDER BY id DESC, seq`, func(r []base.Value) {
 		if r[0].Int != last {
 			last = r[0].Int
-			keys = append(keys, &constraint{kind: "f", onUpdate: text(r[4]), onDelete: text(r[5]), table: tables[strings.ToLower(text(r[1]))]})
-			from, to, targets = append(from, nil), append(to, nil), append(targets, text(r[1]))
+			keys = append(keys, &constraint{kind: "f", onUpdate: r[4].AsText(), onDelete: r[5].AsText(), table: tables[strings.ToLower(r[1].AsText())]})
+			from, to, targets = append(from, nil), append(to, nil), append(targets, r[1].AsText())
 		}
 		n := len(keys) - 1
-		from[n] = append(from[n], text(r[2]))
+		from[n] = append(from[n], r[2].AsText())
 		if r[3].Kind != base.Null {
-			to[n] = append(to[n], text(r[3]))
+			to[n] = append(to[n], r[3].AsText())
 		}
 	}, base.TextValue(t.name))
 	for n, c := range keys {
