@@ -246,8 +246,8 @@ const (
 	AlertDegraded        AlertKind = "degraded"
 	AlertNoLeader        AlertKind = "no_leader"
 	AlertReplicaStopped  AlertKind = "replica_stopped"
-	AlertCorrupt         AlertKind = "corrupt"
 	AlertNodeUnreachable AlertKind = "node_unreachable"
+	AlertNodeFailed      AlertKind = "node_failed" // it answers, and can't serve until someone acts
 	AlertNoControlLeader AlertKind = "no_control_leader"
 	AlertFailoverWaits   AlertKind = "failover_waits"
 	AlertLoss            AlertKind = "loss"

@@ -1,9 +1,7 @@
 package leadership
 
 import (
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -18,39 +16,6 @@ type Vow struct {
 	Promised base.Epoch
 	// Led is the last epoch that this replica led, in any life.
 	Led base.Epoch
-}
-
-const (
-	vowVersion = 1
-	vowSize    = 21
-)
-
-// AppendVow appends the stored form of v: version, promised, led, CRC-32C.
-func AppendVow(dst []byte, v Vow) []byte {
-	at := len(dst)
-	dst = append(dst, vowVersion)
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(v.Promised))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(v.Led))
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// ParseVow reads what AppendVow wrote.
-func ParseVow(b []byte) (Vow, error) {
-	if len(b) != vowSize {
-		return Vow{}, fmt.Errorf("parse vow: %d bytes, want %d", len(b), vowSize)
-	}
-	if crc32.Checksum(b[:vowSize-4], castagnoli) != binary.LittleEndian.Uint32(b[vowSize-4:]) {
-		return Vow{}, fmt.Errorf("parse vow: bad checksum")
-	}
-	if b[0] != vowVersion {
-		return Vow{}, fmt.Errorf("parse vow: version %d, want %d", b[0], vowVersion)
-	}
-	return Vow{
-		Promised: base.Epoch(binary.LittleEndian.Uint64(b[1:])),
-		Led:      base.Epoch(binary.LittleEndian.Uint64(b[9:])),
-	}, nil
 }
 
 // Follower is the part of a replica that decides what it accepts and what it

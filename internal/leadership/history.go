@@ -94,17 +94,6 @@ func (h History) Truncate(seq base.Seq) History {
 	return cut
 }
 
-// Extend returns h with entries of an epoch up to seq at its end. It does not
-// change h's own starts.
-func (h History) Extend(p base.Position) History {
-	if p.Epoch > h.Last.Epoch {
-		starts := append(make([]EpochStart, 0, len(h.Starts)+1), h.Starts...)
-		h.Starts = append(starts, EpochStart{Epoch: p.Epoch, Seq: h.Last.Seq + 1})
-	}
-	h.Last = p
-	return h
-}
-
 // Part returns the last position that both histories share: the end of the
 // shorter run of the highest epoch that has entries in both. By rule 2 the
 // logs agree up to there and nowhere after. The zero Position means that they

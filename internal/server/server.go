@@ -202,8 +202,7 @@ func (s *Server) Err() error {
 // Node is the node behind the front ends.
 func (s *Server) Node() *node.Node { return s.node }
 
-// PGAddr and HTTPAddr are where clients connect.
-func (s *Server) PGAddr() net.Addr   { return s.listener.Addr() }
+// HTTPAddr is where HTTP is served.
 func (s *Server) HTTPAddr() net.Addr { return s.http.Addr() }
 
 // Close hands over what the node leads, lets clients finish the transactions

@@ -203,9 +203,6 @@ func databaseStatus(db catalog.Database, state *catalog.State, locals map[string
 	return d
 }
 
-// alertNodeFailed is for a node that answers and can't serve until someone acts.
-const alertNodeFailed httpapi.AlertKind = "node_failed"
-
 // alerts says what a person should know of the gathered status.
 func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 	list := []httpapi.Alert{}
@@ -217,7 +214,7 @@ func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 	}
 	for _, n := range s.Nodes {
 		if n.Reachable && n.Error != "" {
-			add(httpapi.Critical, alertNodeFailed, "", n.ID, "node %s can't go on: %s", n.Name, n.Error)
+			add(httpapi.Critical, httpapi.AlertNodeFailed, "", n.ID, "node %s can't go on: %s", n.Name, n.Error)
 		}
 		if !n.Reachable {
 			add(httpapi.Critical, httpapi.AlertNodeUnreachable, "", n.ID, "node %s does not answer: %s", n.Name, n.Error)

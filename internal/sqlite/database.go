@@ -445,7 +445,3 @@ func (d *Database) WALSize() (int64, error) {
 func (d *Database) Uncopied() int64 {
 	return d.walFrames.Load() * (walFrameHeaderSize + pageSize)
 }
-
-// Generation counts the schema changes that the writer has committed since the
-// database was opened. Who caches what it knows of the schema compares it.
-func (d *Database) Generation() int64 { return d.generation.Load() }

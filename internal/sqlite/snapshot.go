@@ -129,15 +129,6 @@ func (s *Snapshot) Close() error {
 	return err
 }
 
-// SnapshotTo copies what is committed now to a new file, as CopyTo does.
-func (d *Database) SnapshotTo(ctx context.Context, dest string, progress func(done, total int64)) error {
-	s, err := d.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.CopyTo(ctx, dest, progress), s.Close())
-}
-
 // QuickCheck looks for malformed pages, rows and indexes, but does not compare
 // the content of indexes with that of tables. An error has KindCorrupt when
 // the file is malformed; full-text and R-tree indexes, which clients can spoil

@@ -161,15 +161,3 @@ var leading = []string{
 	"SET", "SHOW", "CREATE", "DROP", "ALTER", "SAVEPOINT", "RELEASE", "START", "ABORT", "COPY", "EXPLAIN",
 	"PRAGMA", "RESET", "DISCARD", "DEALLOCATE", "ANALYZE", "REINDEX", "VACUUM", "ATTACH", "DETACH",
 }
-
-// Explain strips EXPLAIN [QUERY PLAN] and says whether it was there.
-func Explain(sql string) (rest string, explained bool) {
-	s := Scanner{SQL: sql}
-	if !s.Word("EXPLAIN") {
-		return sql, false
-	}
-	if s.Word("QUERY") {
-		s.Word("PLAN")
-	}
-	return trim(sql[s.At:]), true
-}

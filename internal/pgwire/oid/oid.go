@@ -24,7 +24,6 @@ const (
 	Float4      = 700
 	Float8      = 701
 	Unknown     = 705
-	TextArray   = 1009
 	BPChar      = 1042
 	Varchar     = 1043
 	Date        = 1082
