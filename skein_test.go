@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -352,5 +353,98 @@ func TestRowsGiveTheirSessionBack(t *testing.T) {
 	var n int
 	if err := db.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil || n != 1 {
 		t.Errorf("count %d, %v", n, err)
+	}
+}
+
+// What a session has done it sees, and hands on with its token.
+func TestSessions(t *testing.T) {
+	ctx := context.Background()
+	db := database(t, open(t, skein.Options{}), "CREATE TABLE t(x)")
+	s, err := db.Session(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r, err := s.Exec(ctx, "INSERT INTO t VALUES (1), (2)")
+	if err != nil || r.RowsAffected != 2 || r.Reached == "" {
+		t.Errorf("insert: %+v, %v", r, err)
+	}
+	tx, err := s.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM t"); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	rows, err := s.Query(ctx, "SELECT count(*) AS n, sum(x) AS total FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := rows.Columns(); !slices.Equal(got, []string{"n", "total"}) {
+		t.Errorf("columns %q", got)
+	}
+	if err := rows.Close(); err != nil {
+		t.Error(err)
+	}
+	seen, err := s.Token()
+	if err != nil || seen == "" {
+		t.Fatalf("token %q, %v", seen, err)
+	}
+	other, err := db.Session(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.SetToken("nonsense"); skein.KindOf(err) != skein.KindInvalid {
+		t.Errorf("a token of nobody: %v", err)
+	}
+	if err := errors.Join(other.SetToken(seen), other.Close()); err != nil {
+		t.Error(err)
+	}
+	// Closing a session undoes what it has open.
+	if _, err := s.Begin(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := errors.Join(s.QueryRow(ctx, "DELETE FROM t RETURNING x").Scan(&n), s.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := db.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil || n != 2 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+}
+
+func TestDatabasesComeAndGo(t *testing.T) {
+	ctx := context.Background()
+	n := open(t, skein.Options{})
+	all, err := skein.ParseDurability("all applied")
+	if err != nil || all != (skein.Durability{Level: skein.All, When: skein.Applied}) {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, name := range []string{"second", "first"} {
+		if err := n.CreateDatabase(ctx, name, skein.Policy{Durability: all}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := n.Databases(); !slices.Equal(got, []string{"first", "second"}) {
+		t.Errorf("databases %q", got)
+	}
+	if r := exec(t, n.Database("first"), "CREATE TABLE t(x)"); r.Asked != all {
+		t.Errorf("asked for %+v", r.Asked)
+	}
+	if err := n.DropDatabase(ctx, "first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.Databases(); !slices.Equal(got, []string{"second"}) {
+		t.Errorf("databases %q", got)
+	}
+	gone := n.Database("first")
+	if _, err := gone.Exec(ctx, "SELECT 1"); skein.KindOf(err) != skein.KindNotFound || gone.Name() != "first" {
+		t.Errorf("%s is dropped: %v", gone.Name(), err)
+	}
+	if n.ID() == "" || n.Err() != nil {
+		t.Errorf("node %q: %v", n.ID(), n.Err())
 	}
 }
