@@ -371,12 +371,12 @@ func (c *cluster) dialAddress(ctx context.Context, address string) (net.Conn, er
 
 // connect opens a PostgreSQL connection to a node, without TLS as pgbench's.
 func (n *node) connect(ctx context.Context) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig("postgres://bench@" + n.pg + "/" + database + "?sslmode=disable")
+	config, err := pgx.ParseConfig("postgres://bench@" + n.pg + "/" + database + "?sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
-	cfg.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
+	config.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
 		return n.cluster.dialAddress(ctx, address)
 	}
-	return pgx.ConnectConfig(ctx, cfg)
+	return pgx.ConnectConfig(ctx, config)
 }

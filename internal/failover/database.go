@@ -160,7 +160,7 @@ func (s *Supervisor) widen(now Instant, d *database, why Reason) {
 	}
 	if s.gone(why) {
 		d.reason = why
-	} else if now.Sub(d.began) >= s.cfg.Grace {
+	} else if now.Sub(d.began) >= s.config.Grace {
 		d.reason = ReasonFenced
 	}
 }
@@ -181,7 +181,7 @@ func (s *Supervisor) suspicion(now Instant, d *database) Reason {
 		return d.away
 	case n.reach == Refused:
 		return ReasonRefused
-	case n.reach != Reached && now.Sub(n.since) >= s.cfg.LostFor+n.patience:
+	case n.reach != Reached && now.Sub(n.since) >= s.config.LostFor+n.patience:
 		return ReasonSilent
 	case d.away == ReasonStalled || d.away == ReasonFull:
 		return d.away
@@ -205,7 +205,7 @@ func (s *Supervisor) start(now Instant, d *database, why Reason) {
 			return
 		}
 	}
-	early := d.suspected != nil && now.Sub(*d.suspected) < s.cfg.MinBetween
+	early := d.suspected != nil && now.Sub(*d.suspected) < s.config.MinBetween
 	switch why {
 	case ReasonFirst:
 		s.electFirst(now, d)
@@ -222,7 +222,7 @@ func (s *Supervisor) start(now Instant, d *database, why Reason) {
 		}
 	case ReasonFull:
 		d.away = ReasonNone // once for each time it says so
-		if !d.record.Manual && (d.lacked == nil || now.Sub(*d.lacked) >= s.cfg.MinBetweenRoom) {
+		if !d.record.Manual && (d.lacked == nil || now.Sub(*d.lacked) >= s.config.MinBetweenRoom) {
 			s.beginMove(now, d, why)
 		}
 	case ReasonMoved:
@@ -239,7 +239,7 @@ func (s *Supervisor) electFirst(now Instant, d *database) {
 	if len(best) == 0 {
 		return
 	}
-	d.retryAt = now.Add(d.backOff(s.cfg))
+	d.retryAt = now.Add(d.backOff(s.config))
 	s.emit(Elect{Database: d.record.ID, Epoch: 1, Revision: d.record.Counting.Revision, Leader: best[0], Reason: ReasonFirst})
 }
 
@@ -282,14 +282,14 @@ func (s *Supervisor) question(now Instant, d *database) {
 		}})
 	}
 	if fresh {
-		d.next = now.Add(d.backOff(s.cfg))
+		d.next = now.Add(d.backOff(s.config))
 	}
 }
 
 // tickProbe goes on to an election when those that do not hear the leader any
 // more would be enough for it. Answers are asked for anew each time.
 func (s *Supervisor) tickProbe(now Instant, d *database) {
-	if d.reason == ReasonStalled && now.Sub(d.began) >= s.cfg.Grace {
+	if d.reason == ReasonStalled && now.Sub(d.began) >= s.config.Grace {
 		d.stop()
 		return
 	}
@@ -316,7 +316,7 @@ func (s *Supervisor) tickProbe(now Instant, d *database) {
 
 // tickAsk elects when there are answers enough and no lease can be live.
 func (s *Supervisor) tickAsk(now Instant, d *database) {
-	if d.decided && now.Sub(d.began) >= s.cfg.Grace {
+	if d.decided && now.Sub(d.began) >= s.config.Grace {
 		s.failDecided(now, d)
 		return
 	}
@@ -366,11 +366,11 @@ func (s *Supervisor) enough(now Instant, d *database) (lossy, ok bool) {
 	if leader || have >= d.record.Counting.Answers() {
 		return false, true
 	}
-	waited := now.Sub(d.began) >= s.cfg.Grace
+	waited := now.Sub(d.began) >= s.config.Grace
 	switch {
 	case d.reason == ReasonForced:
 		_, target := d.answers[d.target]
-		return true, now.Sub(d.began) >= s.cfg.Lease && (target || d.target == 0 && len(d.answers) > 0)
+		return true, now.Sub(d.began) >= s.config.Lease && (target || d.target == 0 && len(d.answers) > 0)
 	case d.reason == ReasonStalled:
 		return false, false
 	case d.record.AllowLoss && waited:
@@ -439,6 +439,6 @@ func (s *Supervisor) propose(now Instant, d *database, e Elect) {
 	case ReasonFull:
 		d.lacked = &now
 	}
-	d.next = now.Add(max(s.cfg.Lease, d.backOff(s.cfg)))
+	d.next = now.Add(max(s.config.Lease, d.backOff(s.config)))
 	s.emit(e)
 }

@@ -253,7 +253,7 @@ func (SwitchoverEnded) effect() {}
 
 // Supervisor is the core. It has no lock.
 type Supervisor struct {
-	cfg       Config
+	config    Config
 	started   Instant
 	nodes     map[base.NodeID]*node
 	databases map[base.DatabaseID]*database
@@ -271,9 +271,9 @@ type node struct {
 
 // New starts a supervisor that knows nothing; Records, Nodes and NodeReach
 // events tell it the rest.
-func New(cfg Config, now Instant) *Supervisor {
+func New(config Config, now Instant) *Supervisor {
 	return &Supervisor{
-		cfg: cfg.withDefaults(), started: now,
+		config: config.withDefaults(), started: now,
 		nodes: map[base.NodeID]*node{}, databases: map[base.DatabaseID]*database{},
 	}
 }
@@ -324,7 +324,7 @@ func (s *Supervisor) stepDatabase(now Instant, e Event) {
 		s.beginForce(now, d, e)
 	case ElectRefused:
 		if d.state == electing {
-			d.next = now.Add(d.backOff(s.cfg))
+			d.next = now.Add(d.backOff(s.config))
 		}
 	}
 	s.advance(now, d)
@@ -333,7 +333,7 @@ func (s *Supervisor) stepDatabase(now Instant, e Event) {
 // Next is when the next Tick may find something to do, at the latest an eighth
 // of a lease after now.
 func (s *Supervisor) Next(now Instant) Instant {
-	next := now.Add(s.cfg.Lease / 8)
+	next := now.Add(s.config.Lease / 8)
 	consider := func(at Instant) {
 		if at > now && at < next {
 			next = at
@@ -341,7 +341,7 @@ func (s *Supervisor) Next(now Instant) Instant {
 	}
 	for _, n := range s.nodes {
 		if n.reach != Reached {
-			consider(n.since.Add(s.cfg.LostFor + n.patience))
+			consider(n.since.Add(s.config.LostFor + n.patience))
 		}
 	}
 	for _, d := range s.databases {
@@ -430,8 +430,8 @@ func (s *Supervisor) setNodes(list []Node) {
 func (s *Supervisor) node(id base.NodeID) *node {
 	n := s.nodes[id]
 	if n == nil {
-		n = &node{active: true, since: s.started, patience: s.cfg.Patience}
-		if id == s.cfg.Self {
+		n = &node{active: true, since: s.started, patience: s.config.Patience}
+		if id == s.config.Self {
 			n.reach = Reached
 		}
 		s.nodes[id] = n
@@ -444,15 +444,15 @@ func (s *Supervisor) node(id base.NodeID) *node {
 // given less again.
 func (s *Supervisor) setReach(now Instant, id base.NodeID, r Reach) {
 	n := s.node(id)
-	if id == s.cfg.Self || n.reach == r {
+	if id == s.config.Self || n.reach == r {
 		return
 	}
 	away := now.Sub(n.since)
 	switch {
-	case r == Reached && n.reach == Lost && away < s.cfg.LostFor+n.patience:
-		n.patience = min(2*n.patience, s.cfg.MaxPatience)
-	case n.reach == Reached && away > 60*s.cfg.Lease:
-		n.patience = max(n.patience/2, s.cfg.Patience)
+	case r == Reached && n.reach == Lost && away < s.config.LostFor+n.patience:
+		n.patience = min(2*n.patience, s.config.MaxPatience)
+	case n.reach == Reached && away > 60*s.config.Lease:
+		n.patience = max(n.patience/2, s.config.Patience)
 	}
 	if r == Reached || n.reach == Reached || n.reach == Unknown {
 		n.since = now

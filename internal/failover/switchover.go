@@ -49,10 +49,10 @@ func (s *Supervisor) beginMove(now Instant, d *database, why Reason) {
 func (s *Supervisor) askRelease(now Instant, d *database, target base.NodeID, why Reason) {
 	d.begin(now, releasing, why)
 	d.target = target
-	d.next = now.Add(s.cfg.HandoverWithin + s.cfg.Lease)
+	d.next = now.Add(s.config.HandoverWithin + s.config.Lease)
 	s.emit(AskRelease{
 		Database: d.record.ID, Leader: d.record.Leader, Epoch: d.record.Epoch,
-		Target: target, Within: s.cfg.HandoverWithin,
+		Target: target, Within: s.config.HandoverWithin,
 	})
 }
 
@@ -72,7 +72,7 @@ func (s *Supervisor) failRelease(now Instant, d *database, refusal string) {
 	d.moves++
 	d.stop()
 	d.target = 0
-	d.retryAt = now.Add(s.cfg.Lease)
+	d.retryAt = now.Add(s.config.Lease)
 }
 
 // hearRelease takes a leader's release for what it is: the old leader's answer

@@ -55,10 +55,10 @@ func (l *Leader) measure(now Instant) {
 	if s.mark == 0 && l.flushed > l.safe {
 		s.mark, s.markedAt = l.flushed, now
 	}
-	if now.Sub(s.nextAt) >= l.cfg.Lease/2 {
+	if now.Sub(s.nextAt) >= l.config.Lease/2 {
 		s.settled, s.next, s.nextAt = s.next, l.safe, now
 	}
-	short := !l.satisfied(now, l.cfg.Counting)
+	short := !l.satisfied(now, l.config.Counting)
 	if short && !s.short {
 		s.since = now
 	}
@@ -67,18 +67,18 @@ func (l *Leader) measure(now Instant) {
 
 // present says that a follower is attached and acknowledges messages.
 func (l *Leader) present(now Instant, f *follower) bool {
-	return f != nil && f.attached && now.Sub(f.heard) <= l.cfg.Lease
+	return f != nil && f.attached && now.Sub(f.heard) <= l.config.Lease
 }
 
 // Awaits says that a node is a replica that should follow, and does not just
 // now.
 func (l *Leader) Awaits(now Instant, n base.NodeID) bool {
-	return !l.stopped && n != l.cfg.Self && l.want.Has(n) && !l.present(now, l.follower(n))
+	return !l.stopped && n != l.config.Self && l.want.Has(n) && !l.present(now, l.follower(n))
 }
 
 // waited says that a write has waited for longer than the policy lets it.
 func (l *Leader) waited(now Instant) bool {
-	after := l.cfg.Policy.DegradeAfter
+	after := l.config.Policy.DegradeAfter
 	return after > 0 && l.shortage.mark != 0 && now.Sub(l.shortage.markedAt) >= after
 }
 
@@ -88,7 +88,7 @@ func (l *Leader) satisfied(now Instant, c Counting) bool {
 	n := 0
 	for _, node := range c.Replicas {
 		f := l.follower(node)
-		if node == l.cfg.Self || l.present(now, f) && (!l.waited(now) || f.at(l.cfg.Policy.Durability.When) >= l.shortage.mark) {
+		if node == l.config.Self || l.present(now, f) && (!l.waited(now) || f.at(l.config.Policy.Durability.When) >= l.shortage.mark) {
 			n++
 		}
 	}
@@ -105,14 +105,14 @@ func (l *Leader) target(now Instant) Counting {
 	var level []base.NodeID
 	for _, node := range l.want.Replicas {
 		f := l.follower(node)
-		if node != l.cfg.Self && l.present(now, f) && f.at(l.cfg.Policy.Durability.When) >= floor {
+		if node != l.config.Self && l.present(now, f) && f.at(l.config.Policy.Durability.When) >= floor {
 			level = append(level, node)
 		}
 	}
-	members := append(level, l.cfg.Self)
+	members := append(level, l.config.Self)
 	slices.Sort(members)
 	counted := len(level)
-	if l.want.Has(l.cfg.Self) {
+	if l.want.Has(l.config.Self) {
 		counted++
 	}
 	if counted >= max(l.want.Copies, l.want.Support) {
@@ -125,7 +125,7 @@ func (l *Leader) target(now Instant) Counting {
 // better says that going from the recorded counting to c adds safety, or is
 // what was asked for.
 func (l *Leader) better(c Counting) bool {
-	have := l.cfg.Counting
+	have := l.config.Counting
 	if c.Same(have) {
 		return false
 	}
@@ -148,14 +148,14 @@ func (l *Leader) better(c Counting) bool {
 // starts a change that was asked for and needs no new replica, such as from
 // quorum to all: that is obeyed before it can be satisfied.
 func (l *Leader) tickDegrade(now Instant, out []Effect) []Effect {
-	after := l.cfg.Policy.DegradeAfter
+	after := l.config.Policy.DegradeAfter
 	if after > 0 && l.shortage.short && (l.waited(now) || now.Sub(l.shortage.since) >= after) {
-		if to := l.target(now); !to.Same(l.cfg.Counting) && l.safeUnder(to) >= l.safe {
+		if to := l.target(now); !to.Same(l.config.Counting) && l.safeUnder(to) >= l.safe {
 			return l.begin(now, to, out)
 		}
 		return out
 	}
-	if !l.want.Same(l.cfg.Counting) && l.stricter() && !l.tried.Same(l.want) {
+	if !l.want.Same(l.config.Counting) && l.stricter() && !l.tried.Same(l.want) {
 		return l.begin(now, l.want, out)
 	}
 	return out
@@ -163,13 +163,13 @@ func (l *Leader) tickDegrade(now Instant, out []Effect) []Effect {
 
 // stricter says that the wanted counting asks more of the same replicas.
 func (l *Leader) stricter() bool {
-	return slices.Equal(l.want.Replicas, l.cfg.Counting.Replicas) && l.want.Copies >= l.cfg.Counting.Copies
+	return slices.Equal(l.want.Replicas, l.config.Counting.Replicas) && l.want.Copies >= l.config.Counting.Copies
 }
 
 func (l *Leader) begin(now Instant, to Counting, out []Effect) []Effect {
-	to.Revision = l.cfg.Counting.Revision + 1
+	to.Revision = l.config.Counting.Revision + 1
 	if planted.Is(planted.DegradeByYourself) {
-		l.cfg.Counting = to
+		l.config.Counting = to
 	}
 	l.joining = joining{active: true, to: to, since: now}
 	return l.tickJoining(now, out)
@@ -183,7 +183,7 @@ func (l *Leader) tickJoining(now Instant, out []Effect) []Effect {
 	case j.proposed && now < j.again:
 		return out
 	case j.proposed, l.ready(j.to):
-		j.proposed, j.again = true, now.Add(l.cfg.Lease/2)
+		j.proposed, j.again = true, now.Add(l.config.Lease/2)
 		return append(out, Effect{Kind: ProposeCounting, Counting: j.to})
 	case l.giveUp(now):
 		l.tried = j.to
@@ -195,7 +195,7 @@ func (l *Leader) tickJoining(now Instant, out []Effect) []Effect {
 // ready says that to holds for all that was ever acknowledged in this
 // database: that lies below the opening entry, or was declared safe here.
 func (l *Leader) ready(to Counting) bool {
-	return l.safeUnder(to) >= max(l.safe, l.cfg.Opening)
+	return l.safeUnder(to) >= max(l.safe, l.config.Opening)
 }
 
 // giveUp says that a change that is not proposed yet should be dropped. One
@@ -204,10 +204,10 @@ func (l *Leader) ready(to Counting) bool {
 func (l *Leader) giveUp(now Instant) bool {
 	j := l.joining
 	if j.to.Same(l.want) && l.stricter() {
-		after := l.cfg.Policy.DegradeAfter
+		after := l.config.Policy.DegradeAfter
 		return after > 0 && now.Sub(j.since) >= after
 	}
-	return now.Sub(j.since) >= l.cfg.Lease
+	return now.Sub(j.since) >= l.config.Lease
 }
 
 // Status of a leader, for people.
@@ -240,9 +240,9 @@ type FollowerStatus struct {
 
 // Status returns a snapshot.
 func (l *Leader) Status(now Instant) Status {
-	have := l.cfg.Counting
+	have := l.config.Counting
 	s := Status{
-		Epoch: l.cfg.Epoch, Safe: l.safe, Counting: have, Wanted: l.want,
+		Epoch: l.config.Epoch, Safe: l.safe, Counting: have, Wanted: l.want,
 		Degraded: have.Copies < l.want.Copies || have.Support < l.want.Support,
 		Joining:  l.joining.active && l.joining.to.Same(l.want), Draining: l.handover.active, Stopped: l.stopped, Fenced: l.fenced,
 	}
@@ -261,11 +261,11 @@ func (l *Leader) Status(now Instant) Status {
 func (l *Leader) reason() string {
 	var missing []base.NodeID
 	for _, n := range l.want.Replicas {
-		if !l.cfg.Counting.Has(n) {
+		if !l.config.Counting.Has(n) {
 			missing = append(missing, n)
 		}
 	}
-	why := fmt.Sprintf("%d copies count where the policy asks for %d", l.cfg.Counting.Copies, l.want.Copies)
+	why := fmt.Sprintf("%d copies count where the policy asks for %d", l.config.Counting.Copies, l.want.Copies)
 	if len(missing) > 0 {
 		why += fmt.Sprintf("; not counted: %v", missing)
 	}

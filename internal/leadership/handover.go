@@ -23,10 +23,10 @@ type handover struct {
 func (l *Leader) BeginHandover(now Instant, target base.NodeID, until Instant) error {
 	switch f := l.follower(target); {
 	case l.stopped:
-		return base.Errorf(base.KindNotLeader, "switchover: epoch %d is not led here any more", l.cfg.Epoch)
+		return base.Errorf(base.KindNotLeader, "switchover: epoch %d is not led here any more", l.config.Epoch)
 	case l.handover.active:
 		return base.Errorf(base.KindBusy, "switchover: one to %v is under way", l.handover.target)
-	case target == l.cfg.Self:
+	case target == l.config.Self:
 		return base.Errorf(base.KindInvalid, "switchover: %v leads already", target)
 	case !l.want.Has(target):
 		return base.Errorf(base.KindInvalid, "switchover: %v is no replica", target)
@@ -67,7 +67,7 @@ func (l *Leader) tickHandover(now Instant, out []Effect) []Effect {
 		l.handover = handover{}
 		return append(out, Effect{Kind: Released, Final: h.last, Target: h.target})
 	}
-	if h.drained && f != nil && f.flushed >= h.last && l.flushed >= h.last && l.safe >= h.last && h.last >= l.cfg.Opening && l.LeaseLive(now) {
+	if h.drained && f != nil && f.flushed >= h.last && l.flushed >= h.last && l.safe >= h.last && h.last >= l.config.Opening && l.LeaseLive(now) {
 		l.stopped, l.released = true, h.last
 		l.handover = handover{}
 		return append(out, Effect{Kind: Released, Final: h.last, Target: h.target})

@@ -49,7 +49,7 @@ type Ack struct {
 // Leader is the core of a replica that leads one epoch. It is made by
 // NewLeader, used for one epoch and thrown away. It has no lock.
 type Leader struct {
-	cfg       Config
+	config    Config
 	want      Counting // what replicas and policy ask for
 	safe      base.Seq // declared; never goes back
 	flushed   base.Seq
@@ -85,47 +85,47 @@ func (f *follower) at(w base.When) base.Seq {
 }
 
 // NewLeader begins an epoch. The vow (Follower.Lead) must be durable, and the
-// record must name this node as the leader of cfg.Epoch.
-func NewLeader(cfg Config, now Instant) *Leader {
+// record must name this node as the leader of config.Epoch.
+func NewLeader(config Config, now Instant) *Leader {
 	l := &Leader{}
-	l.configure(cfg)
+	l.configure(config)
 	l.shortage.since = now
 	l.stall.since = now
 	return l
 }
 
-func (l *Leader) configure(cfg Config) {
-	if cfg.Lease <= 0 {
-		cfg.Lease = DefaultLease
+func (l *Leader) configure(config Config) {
+	if config.Lease <= 0 {
+		config.Lease = DefaultLease
 	}
-	if cfg.MinLease <= 0 {
-		cfg.MinLease = cfg.Lease / 10
+	if config.MinLease <= 0 {
+		config.MinLease = config.Lease / 10
 	}
-	l.want = Count(cfg.Replicas, cfg.Policy)
-	if len(cfg.Counting.Replicas) == 0 {
-		cfg.Counting = l.want
+	l.want = Count(config.Replicas, config.Policy)
+	if len(config.Counting.Replicas) == 0 {
+		config.Counting = l.want
 	}
-	l.cfg = cfg
+	l.config = config
 	l.followers = slices.DeleteFunc(l.followers, func(f *follower) bool { return !l.counts(f.node) })
 }
 
 // counts says whether a node matters to any counting, now or soon.
 func (l *Leader) counts(n base.NodeID) bool {
-	return l.want.Has(n) || l.cfg.Counting.Has(n) || (l.joining.active && l.joining.to.Has(n))
+	return l.want.Has(n) || l.config.Counting.Has(n) || (l.joining.active && l.joining.to.Has(n))
 }
 
 // Reconfigure takes over a newer state of the database's record. It reports
 // false, and changes nothing, when the record has left this leader's epoch.
-func (l *Leader) Reconfigure(now Instant, cfg Config) bool {
-	if cfg.Epoch != l.cfg.Epoch || cfg.Self != l.cfg.Self {
+func (l *Leader) Reconfigure(now Instant, config Config) bool {
+	if config.Epoch != l.config.Epoch || config.Self != l.config.Self {
 		return false
 	}
-	cfg.Opening = l.cfg.Opening
-	if len(cfg.Counting.Replicas) == 0 || cfg.Counting.Revision < l.cfg.Counting.Revision {
-		cfg.Counting = l.cfg.Counting
+	config.Opening = l.config.Opening
+	if len(config.Counting.Replicas) == 0 || config.Counting.Revision < l.config.Counting.Revision {
+		config.Counting = l.config.Counting
 	}
-	decided, before := cfg.Counting.Revision > l.cfg.Counting.Revision, l.want
-	l.configure(cfg)
+	decided, before := config.Counting.Revision > l.config.Counting.Revision, l.want
+	l.configure(config)
 	if !before.Same(l.want) {
 		l.tried = Counting{}
 	}
@@ -147,7 +147,7 @@ func (l *Leader) LocalFlushed(seq base.Seq) {
 // a prefix of the leader's up to at. It reports false for a node that is no
 // replica.
 func (l *Leader) Attach(now Instant, from base.NodeID, at base.Seq) bool {
-	if !l.counts(from) || from == l.cfg.Self {
+	if !l.counts(from) || from == l.config.Self {
 		return false
 	}
 	f := l.follower(from)
@@ -174,14 +174,14 @@ func (l *Leader) Detach(now Instant, from base.NodeID) {
 // Ack takes in a follower's acknowledgement.
 func (l *Leader) Ack(now Instant, from base.NodeID, a Ack) {
 	f := l.follower(from)
-	if f == nil || !f.attached || a.Epoch != l.cfg.Epoch || a.Stamp > now {
+	if f == nil || !f.attached || a.Epoch != l.config.Epoch || a.Stamp > now {
 		return
 	}
 	f.heard = now
 	if a.Lease > 0 {
-		granted := min(a.Lease, l.cfg.Lease)
+		granted := min(a.Lease, l.config.Lease)
 		f.until = max(f.until, a.Stamp.Add(granted-marginOf(granted)))
-		f.trips.add(now, now.Sub(a.Stamp), 5*l.cfg.Lease)
+		f.trips.add(now, now.Sub(a.Stamp), 5*l.config.Lease)
 	}
 	f.received = max(f.received, a.Received)
 	f.flushed = max(f.flushed, a.Flushed)
@@ -204,11 +204,11 @@ func (l *Leader) advance() {
 	if l.stopped {
 		return
 	}
-	s := l.safeUnder(l.cfg.Counting)
+	s := l.safeUnder(l.config.Counting)
 	if l.joining.active {
 		s = min(s, l.safeUnder(l.joining.to))
 	}
-	if s >= l.cfg.Opening {
+	if s >= l.config.Opening {
 		l.safe = max(l.safe, s)
 	}
 }
@@ -217,7 +217,7 @@ func (l *Leader) advance() {
 func (l *Leader) safeUnder(c Counting) base.Seq {
 	held := make([]base.Seq, 0, len(c.Replicas))
 	for _, n := range c.Replicas {
-		held = append(held, l.held(n, l.cfg.Policy.Durability.When))
+		held = append(held, l.held(n, l.config.Policy.Durability.When))
 	}
 	if planted.Is(planted.AckBeforeQuorum) {
 		return l.flushed
@@ -228,7 +228,7 @@ func (l *Leader) safeUnder(c Counting) base.Seq {
 // held is how far a replica has come at a point; the leader is always taken
 // at its disk.
 func (l *Leader) held(n base.NodeID, w base.When) base.Seq {
-	if n == l.cfg.Self {
+	if n == l.config.Self {
 		return l.flushed
 	}
 	if f := l.follower(n); f != nil {
@@ -258,10 +258,10 @@ func (l *Leader) Reached(d base.Durability) base.Seq {
 	if d.Level == "" {
 		return l.safe
 	}
-	n, policy := len(l.want.Replicas), l.cfg.Policy.Durability
+	n, policy := len(l.want.Replicas), l.config.Policy.Durability
 	held := make([]base.Seq, 0, n)
 	for _, node := range l.want.Replicas {
-		if node != l.cfg.Self {
+		if node != l.config.Self {
 			held = append(held, l.held(node, d.When))
 		}
 	}
@@ -272,7 +272,7 @@ func (l *Leader) Reached(d base.Durability) base.Seq {
 	if d.Level.Followers(n) <= policy.Level.Followers(n) && rank(d.When) <= rank(policy.When) {
 		s = max(s, l.safe)
 	}
-	if s < l.cfg.Opening {
+	if s < l.config.Opening {
 		return 0
 	}
 	return s
@@ -315,7 +315,7 @@ func (l *Leader) LeaseUntil() Instant {
 	if l.stopped {
 		return -Forever
 	}
-	until := l.leaseUnder(l.cfg.Counting)
+	until := l.leaseUnder(l.config.Counting)
 	if l.joining.active {
 		until = min(until, l.leaseUnder(l.joining.to))
 	}
@@ -327,7 +327,7 @@ func (l *Leader) leaseUnder(c Counting) Instant {
 	for _, n := range c.Replicas {
 		f := l.follower(n)
 		switch {
-		case n == l.cfg.Self:
+		case n == l.config.Self:
 			until = append(until, Forever)
 		case f != nil:
 			until = append(until, f.until)
@@ -345,9 +345,9 @@ func (l *Leader) leaseUnder(c Counting) Instant {
 func (l *Leader) AskLease(from base.NodeID) time.Duration {
 	f := l.follower(from)
 	if f == nil {
-		return l.cfg.MinLease
+		return l.config.MinLease
 	}
-	return min(max(f.trips.value*5/2, l.cfg.MinLease), l.cfg.Lease)
+	return min(max(f.trips.value*5/2, l.config.MinLease), l.config.Lease)
 }
 
 // LeaseRunsOut says that asking a follower for a lease now would bring more than
@@ -375,7 +375,7 @@ func (l *Leader) Acknowledge(now Instant, seq base.Seq, d base.Durability) bool 
 // Depose stops this leader when a later epoch is promised or recorded. It
 // reports whether the leader is stopped.
 func (l *Leader) Depose(epoch base.Epoch) bool {
-	if epoch > l.cfg.Epoch {
+	if epoch > l.config.Epoch {
 		l.stopped, l.fenced = true, max(l.fenced, epoch)
 	}
 	return l.stopped
@@ -457,7 +457,7 @@ func (l *Leader) tickStall(now Instant, out []Effect) []Effect {
 		l.stall = stall{dead: true, since: now}
 		return out
 	}
-	if now.Sub(l.stall.since) < 3*l.cfg.Lease+l.cfg.Policy.DegradeAfter {
+	if now.Sub(l.stall.since) < 3*l.config.Lease+l.config.Policy.DegradeAfter {
 		return out
 	}
 	l.stall.since = now

@@ -39,7 +39,7 @@ func line(d *datadriven.TestData) string {
 
 type world struct {
 	now      Instant
-	cfg      Config
+	config   Config
 	leader   *Leader
 	follower *Follower
 	proposed Counting
@@ -110,7 +110,7 @@ func (w *world) run(t *testing.T, words []string) string {
 	case "detach":
 		w.leader.Detach(w.now, node)
 	case "ack":
-		ack := Ack{Epoch: w.cfg.Epoch, Stamp: w.now, Lease: duration(a["lease"]), Received: base.Seq(number(a["to"]))}
+		ack := Ack{Epoch: w.config.Epoch, Stamp: w.now, Lease: duration(a["lease"]), Received: base.Seq(number(a["to"]))}
 		ack.Flushed, ack.Applied = ack.Received, ack.Received
 		if v, ok := a["flushed"]; ok {
 			ack.Flushed, ack.Applied = base.Seq(number(v)), base.Seq(number(v))
@@ -166,19 +166,19 @@ func (w *world) runAdmin(t *testing.T, words []string) (string, bool) {
 	switch words[0] {
 	case "leader":
 		w.now = 0
-		w.cfg = Config{Self: 1, Epoch: base.Epoch(number(a["epoch"])), Opening: base.Seq(number(a["opening"])), Lease: time.Second}
+		w.config = Config{Self: 1, Epoch: base.Epoch(number(a["epoch"])), Opening: base.Seq(number(a["opening"])), Lease: time.Second}
 		w.configure(t, a)
-		w.cfg.Counting = Count(w.cfg.Replicas, w.cfg.Policy)
-		w.cfg.Counting.Revision = 1
-		w.leader = NewLeader(w.cfg, w.now)
+		w.config.Counting = Count(w.config.Replicas, w.config.Policy)
+		w.config.Counting.Revision = 1
+		w.leader = NewLeader(w.config, w.now)
 	case "record":
 		w.configure(t, a)
-		if !w.leader.Reconfigure(w.now, w.cfg) {
+		if !w.leader.Reconfigure(w.now, w.config) {
 			return "not this epoch\n", true
 		}
 	case "agreed":
-		w.cfg.Counting = w.proposed
-		w.leader.Reconfigure(w.now, w.cfg)
+		w.config.Counting = w.proposed
+		w.leader.Reconfigure(w.now, w.config)
 	case "handover":
 		d, _ := time.ParseDuration(a["within"])
 		if err := w.leader.BeginHandover(w.now, base.NodeID(number(a["to"])), w.now.Add(d)); err != nil {
@@ -208,20 +208,20 @@ func (w *world) runAdmin(t *testing.T, words []string) (string, bool) {
 
 func (w *world) configure(t *testing.T, a map[string]string) {
 	if v, ok := a["replicas"]; ok {
-		w.cfg.Replicas = nodes(v)
+		w.config.Replicas = nodes(v)
 	}
 	if v, ok := a["epoch"]; ok {
-		w.cfg.Epoch = base.Epoch(number(v))
+		w.config.Epoch = base.Epoch(number(v))
 	}
 	if v, ok := a["level"]; ok {
 		d, err := base.ParseDurability(strings.ReplaceAll(v, "-", " "))
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.cfg.Policy.Durability = d
+		w.config.Policy.Durability = d
 	}
 	if v, ok := a["degrade"]; ok {
-		w.cfg.Policy.DegradeAfter, _ = time.ParseDuration(v)
+		w.config.Policy.DegradeAfter, _ = time.ParseDuration(v)
 	}
 }
 
