@@ -123,6 +123,7 @@ func (l *leading) drain(ctx context.Context) {
 	err := l.quiet(ctx, func() {
 		last := l.writer.end
 		l.acks.update(func(core *leadership.Leader, _ leadership.Instant) { core.Drained(last) })
+		l.renewLease() // One that nobody needed may have lapsed, and is needed to end this leadership.
 		wake(l.ticking)
 		// The writer stays here, so that nothing is written, until it is clear
 		// who writes next.

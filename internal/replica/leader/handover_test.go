@@ -58,6 +58,26 @@ func TestSwitchoversLoseNothing(t *testing.T) {
 	})
 }
 
+// A switchover of a database that nobody writes does not wait for the heartbeat
+// that renews the lease: whoever writes meanwhile waits with it.
+func TestIdleSwitchoverIsQuick(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE t(x)")
+		for round := range 6 {
+			time.Sleep(time.Second + time.Duration(round)*7*time.Millisecond)
+			a, target := c.record(), base.NodeID((round+1)%3+1)
+			began := time.Now()
+			if _, err := c.replica(a.Leader).Release(t.Context(), a.Epoch, target, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 5*time.Millisecond {
+				t.Errorf("round %d: an idle database was released after %v", round, took)
+			}
+			c.appoint(target)
+		}
+	})
+}
+
 // countUp adds to a counter, again where it was certainly not done, and returns
 // how often it was done.
 func (c *cluster) countUp(id int, stop chan struct{}) (n int) {
