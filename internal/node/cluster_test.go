@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -222,5 +223,53 @@ func TestPlacementOnSomeOfTheNodes(t *testing.T) {
 				t.Errorf("node %d has %d of 6 replicas", id, placed[id])
 			}
 		}
+	})
+}
+
+// A policy that asks for fewer replicas has the others taken away, with their
+// files; one that asks for more again has them copied.
+func TestFewerReplicasAreTakenAway(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, b *bubble) {
+		b.create(1, "shop", nil)
+		b.sql(1, "shop", "CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		b.level("shop")
+		leads := b.leader("shop")
+		b.alter(1, "shop", func(p *base.Policy) { p.Replicas = 1 })
+		b.eventually("only the leader counts", func() bool {
+			db := b.record(1, "shop")
+			return slices.Equal(db.Replicas, []base.NodeID{leads}) && slices.Equal(db.Counting.Replicas, db.Replicas)
+		})
+		for _, id := range b.others(leads) {
+			b.eventually("its files are gone", func() bool { return len(b.folders(id)) == 0 })
+			b.sql(id, "shop", fmt.Sprintf("INSERT INTO item VALUES (%d)", id))
+		}
+		b.alter(1, "shop", func(p *base.Policy) { p.Replicas = 0 })
+		b.eventually("all count", func() bool { return len(b.record(1, "shop").Counting.Replicas) == 3 })
+		b.level("shop")
+		b.kill(leads)
+		if got := b.strong(b.others(leads)[0], "shop", "SELECT count(*) FROM item"); got != "2" {
+			t.Errorf("the others count %s", got)
+		}
+	})
+}
+
+// While a replica is away none is taken away: the others might be too few.
+func TestNoReplicaIsTakenAwayWhileOneIsAway(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, b *bubble) {
+		b.create(1, "shop", nil)
+		b.sql(1, "shop", "CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		b.level("shop")
+		away := b.others(b.leader("shop"))[0]
+		b.kill(away)
+		on := b.leader("shop", away)
+		b.alter(on, "shop", func(p *base.Policy) { p.Replicas = 2 })
+		time.Sleep(time.Minute)
+		if got := b.record(on, "shop").Replicas; len(got) != 3 {
+			t.Errorf("replicas %v", got)
+		}
+		b.sql(on, "shop", "INSERT INTO item VALUES (1)")
+		b.open(away)
+		b.eventually("two are left", func() bool { return len(b.record(on, "shop").Counting.Replicas) == 2 })
+		b.sql(on, "shop", "INSERT INTO item VALUES (2)")
 	})
 }

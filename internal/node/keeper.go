@@ -13,11 +13,14 @@ import (
 	"github.com/skeindb/skein/internal/leadership"
 	"github.com/skeindb/skein/internal/replica/leader"
 	"github.com/skeindb/skein/internal/replica/stream"
+	"github.com/skeindb/skein/internal/transport"
 )
 
 const (
 	reopenMin = 500 * time.Millisecond
 	reopenMax = 30 * time.Second
+	// proposeWithin bounds how long agreement on a proposal is waited for.
+	proposeWithin = 5 * time.Second
 )
 
 // keeper keeps one replica running: it opens it, runs it, opens it again after
@@ -32,6 +35,8 @@ type keeper struct {
 	going  bool // it has left this node; watchControl's
 	// resting is since when this follower can't follow; watchControl's.
 	resting time.Time
+	// spared is when a replica was last asked to be taken away; watchControl's.
+	spared time.Time
 
 	// assigning is held while the replica is told an assignment, so that an
 	// older one never comes after a newer one.
@@ -153,7 +158,7 @@ func (k *keeper) noRoom(epoch base.Epoch) {
 // while it matters.
 func (n *Node) propose(a catalog.Action) {
 	n.wg.Go(func() {
-		ctx, cancel := n.env.Clock.WithTimeout(n.ctx, 5*time.Second, base.Errorf(base.KindTimeout, "no agreement within 5 s"))
+		ctx, cancel := n.env.Clock.WithTimeout(n.ctx, proposeWithin, base.Errorf(base.KindTimeout, "no agreement within %v", proposeWithin))
 		defer cancel()
 		if _, err := n.control.Propose(ctx, catalog.Command{Action: a}); err != nil && n.ctx.Err() == nil {
 			n.log.Debug("proposal", "err", err)
@@ -271,6 +276,7 @@ func (n *Node) reconcile(s *catalog.State) {
 	for _, db := range s.Databases() {
 		if n.belongs(db) {
 			n.keep(db)
+			n.spare(s, db)
 		}
 	}
 	if n.confirmed.Load() {
@@ -312,6 +318,28 @@ func (n *Node) keep(db catalog.Database) {
 		n.wg.Go(func() { k.run(ctx) })
 	}
 	k.checkAway()
+}
+
+// spare has a replica taken away, one after the other, where the policy asks for
+// fewer and this node leads. While one is out of reach none is: it might be one
+// of those that are left, and what it lacks would hold up writes.
+func (n *Node) spare(s *catalog.State, db catalog.Database) {
+	k := n.keeperOf(db.ID)
+	now := n.env.Clock.Now()
+	if db.Leader != n.identity.Node || k == nil || now.Sub(k.spared) < proposeWithin || !n.reachesAll(db.Replicas) {
+		return
+	}
+	if gone, found := s.Surplus(db.ID); found {
+		k.spared = now
+		left := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool { return id == gone })
+		n.propose(catalog.SetReplicas{Database: db.ID, Epoch: db.Epoch, Replicas: left})
+	}
+}
+
+func (n *Node) reachesAll(ids []base.NodeID) bool {
+	return !slices.ContainsFunc(ids, func(id base.NodeID) bool {
+		return id != n.identity.Node && n.reach.get(id) != transport.Reached
+	})
 }
 
 // dropOthers stops and removes the replicas that do not belong here any more.
