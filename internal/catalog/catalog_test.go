@@ -234,6 +234,7 @@ func exampleActions() []catalog.Action {
 		catalog.AddWebhook{Database: 2, Name: "audit", URL: "https://audit.example/in", Secret: "hidden", Tables: []string{"account"}, Offset: "first"},
 		catalog.AdvanceWebhook{Webhook: 21, From: "first", To: "second"}, catalog.DropWebhook{Database: 2, Name: "none"},
 		catalog.AlterDatabase{Database: 2, Policy: policy, Was: &policy},
+		catalog.AnnounceWebhook{Webhook: 21, Epoch: 0, Sent: base.Position{Epoch: 1, Seq: 90}},
 	}
 }
 

@@ -148,6 +148,7 @@ var decoders = map[string]func(json.RawMessage) (Action, error){
 	"add_webhook":       decodeAs[AddWebhook],
 	"drop_webhook":      decodeAs[DropWebhook],
 	"advance_webhook":   decodeAs[AdvanceWebhook],
+	"announce_webhook":  decodeAs[AnnounceWebhook],
 }
 
 // Result is what a command came to. It is part of the state, so that a command

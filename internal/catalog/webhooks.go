@@ -31,6 +31,9 @@ type Webhook struct {
 	// Offset behind the last change that was delivered; empty: a snapshot comes
 	// first.
 	Offset string `json:"offset,omitempty"`
+	// Sent is how far what was delivered may go, beyond Offset: it is kept before
+	// that is sent, and only where the database may lose writes.
+	Sent base.Position `json:"sent,omitzero"`
 }
 
 // AddWebhook makes a webhook. Its secret is drawn outside.
@@ -57,9 +60,18 @@ type AdvanceWebhook struct {
 	To      string `json:"to"`
 }
 
-func (AddWebhook) verb() string     { return "add_webhook" }
-func (DropWebhook) verb() string    { return "drop_webhook" }
-func (AdvanceWebhook) verb() string { return "advance_webhook" }
+// AnnounceWebhook says how far what is about to be delivered goes, in an epoch: a
+// leader of the next knows by that whether a receiver was told what is lost.
+type AnnounceWebhook struct {
+	Webhook uint64        `json:"webhook"`
+	Epoch   base.Epoch    `json:"epoch"`
+	Sent    base.Position `json:"sent"`
+}
+
+func (AddWebhook) verb() string      { return "add_webhook" }
+func (DropWebhook) verb() string     { return "drop_webhook" }
+func (AdvanceWebhook) verb() string  { return "advance_webhook" }
+func (AnnounceWebhook) verb() string { return "announce_webhook" }
 
 var webhookName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,62}$`)
 
@@ -132,6 +144,19 @@ func (a AdvanceWebhook) apply(d *draft) *base.Error {
 	}
 	d.webhooks = slices.Clone(d.webhooks)
 	d.webhooks[at].Offset = a.To
+	return nil
+}
+
+func (a AnnounceWebhook) apply(d *draft) *base.Error {
+	at := slices.IndexFunc(d.webhooks, func(w Webhook) bool { return w.Index == a.Webhook })
+	if at < 0 {
+		return base.Errorf(base.KindNotFound, "the webhook was dropped")
+	}
+	if _, err := d.liveIn(d.webhooks[at].Database, a.Epoch); err != nil {
+		return err
+	}
+	d.webhooks = slices.Clone(d.webhooks)
+	d.webhooks[at].Sent = a.Sent
 	return nil
 }
 

@@ -15,9 +15,12 @@ func anyWebhookAction(r *rapid.T) catalog.Action {
 	db := base.DatabaseID(rapid.Uint64Range(1, 4).Draw(r, "of"))
 	name := rapid.SampledFrom([]string{"a", "b", "?"}).Draw(r, "hook")
 	offsets := rapid.SampledFrom([]string{"", "1", "2"})
-	switch rapid.IntRange(0, 3).Draw(r, "what") {
+	switch rapid.IntRange(0, 4).Draw(r, "what") {
 	case 0:
 		return catalog.DropWebhook{Database: db, Name: name}
+	case 2:
+		sent := base.Position{Epoch: 1, Seq: base.Seq(rapid.IntRange(1, 9).Draw(r, "sent"))}
+		return catalog.AnnounceWebhook{Webhook: rapid.Uint64Range(1, 60).Draw(r, "index"), Epoch: base.Epoch(rapid.IntRange(0, 2).Draw(r, "epoch")), Sent: sent}
 	case 1:
 		return catalog.AdvanceWebhook{Webhook: rapid.Uint64Range(1, 60).Draw(r, "index"), From: offsets.Draw(r, "from"), To: offsets.Draw(r, "to")}
 	}
@@ -63,6 +66,12 @@ func TestAWebhookIsMovedByWhoKnowsIt(t *testing.T) {
 	p.propose(catalog.AdvanceWebhook{Webhook: w.Index, From: "", To: "1"}, "")
 	p.propose(catalog.AdvanceWebhook{Webhook: w.Index, From: "1", To: "2"}, "")
 	p.propose(catalog.AdvanceWebhook{Webhook: w.Index, From: "1", To: "3"}, base.KindConflict)
+	sent := base.Position{Epoch: 1, Seq: 7}
+	p.propose(catalog.AnnounceWebhook{Webhook: w.Index, Epoch: 9, Sent: sent}, base.KindConflict) // By who does not lead.
+	p.propose(catalog.AnnounceWebhook{Webhook: w.Index, Sent: sent}, "")
+	if got := p.state.Webhooks()[0].Sent; got != sent {
+		t.Errorf("sent is %v", got)
+	}
 	if got := p.state.Webhooks()[0].Offset; got != "2" {
 		t.Errorf("the offset is %q", got)
 	}
@@ -70,6 +79,7 @@ func TestAWebhookIsMovedByWhoKnowsIt(t *testing.T) {
 	p.propose(catalog.DropWebhook{Database: 1, Name: "audit"}, base.KindNotFound)
 	p.propose(hook("audit"), "")
 	p.propose(catalog.AdvanceWebhook{Webhook: w.Index, From: "", To: "1"}, base.KindNotFound)
+	p.propose(catalog.AnnounceWebhook{Webhook: w.Index, Sent: sent}, base.KindNotFound)
 	p.propose(catalog.DropDatabase{Database: 1}, "")
 	if list := p.state.Webhooks(); len(list) != 0 {
 		t.Errorf("a dropped database has webhooks %+v", list)

@@ -1,16 +1,21 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/catalog"
 	"github.com/skeindb/skein/internal/changefeed"
+	"github.com/skeindb/skein/internal/planted"
+	"github.com/skeindb/skein/internal/replica/leader"
 	"github.com/skeindb/skein/internal/webhook"
 )
 
@@ -36,8 +41,14 @@ type webhookPart struct {
 	epoch   base.Epoch
 }
 
+func (p webhookPart) compare(q webhookPart) int {
+	return cmp.Or(cmp.Compare(p.webhook, q.webhook), cmp.Compare(p.epoch, q.epoch))
+}
+
 type delivering struct {
 	hook     catalog.Webhook
+	epoch    base.Epoch
+	sent     base.Position // that the control plane keeps; the delivery's goroutine's
 	database string
 	delivery *webhook.Delivery
 	cancel   context.CancelFunc
@@ -97,8 +108,8 @@ func (w *webhooks) reconcile(ctx context.Context) {
 		}
 	}
 	w.keepOnly(wanted)
-	for part, hook := range wanted {
-		w.begin(ctx, part, hook, names[part])
+	for _, part := range slices.SortedFunc(maps.Keys(wanted), webhookPart.compare) {
+		w.begin(ctx, part, wanted[part], names[part])
 	}
 }
 
@@ -107,7 +118,8 @@ func (w *webhooks) reconcile(ctx context.Context) {
 func (w *webhooks) keepOnly(wanted map[webhookPart]catalog.Webhook) {
 	w.mu.Lock()
 	var over []*delivering
-	for part, d := range w.running {
+	for _, part := range w.parts() {
+		d := w.running[part]
 		_, keep := wanted[part]
 		select {
 		case <-d.done:
@@ -128,6 +140,11 @@ func (w *webhooks) keepOnly(wanted map[webhookPart]catalog.Webhook) {
 	}
 }
 
+// parts are those of what runs, in order; w.mu is held.
+func (w *webhooks) parts() []webhookPart {
+	return slices.SortedFunc(maps.Keys(w.running), webhookPart.compare)
+}
+
 func (w *webhooks) begin(ctx context.Context, part webhookPart, hook catalog.Webhook, database string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,17 +157,14 @@ func (w *webhooks) begin(ctx context.Context, part webhookPart, hook catalog.Web
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	d := &delivering{hook: hook, database: database, cancel: cancel, done: make(chan struct{})}
+	d := &delivering{hook: hook, epoch: part.epoch, database: database, cancel: cancel, done: make(chan struct{})}
 	d.delivery = webhook.New(w.node.env, webhook.Options{
 		Hook: webhook.Hook{Database: database, Name: hook.Name, URL: hook.URL, Secret: hook.Secret, Tables: hook.Tables, From: from},
 		Node: w.node.ID().String(), HTTP: w.client,
 		Source: func(ctx context.Context, q changefeed.Request, heartbeat time.Duration, to changefeed.Sink) error {
-			r, err := w.node.replicaFor(hook.Database)
-			if err != nil {
-				return err
-			}
-			return r.Feed(ctx, q, heartbeat, to)
+			return w.source(ctx, hook, q, heartbeat, to)
 		},
+		Announce: func(ctx context.Context, to base.Position) error { return w.announce(ctx, d, to) },
 		Save: func(ctx context.Context, from, to changefeed.Offset) error {
 			advance := catalog.AdvanceWebhook{Webhook: hook.Index, From: from.String(), To: to.String()}
 			_, err := w.node.control.Propose(ctx, catalog.Command{Action: advance})
@@ -159,6 +173,52 @@ func (w *webhooks) begin(ctx context.Context, part webhookPart, hook catalog.Web
 	})
 	w.running[part] = d
 	go w.deliver(ctx, d)
+}
+
+// source streams the changes of a database from this node's replica. It does not go
+// on where a failover has lost what the receiver may have been told.
+func (w *webhooks) source(ctx context.Context, hook catalog.Webhook, q changefeed.Request, heartbeat time.Duration, to changefeed.Sink) error {
+	r, err := w.node.replicaFor(hook.Database)
+	if err != nil {
+		return err
+	}
+	if q.From == (changefeed.Offset{}) || q.From.Snapshot {
+		return r.Feed(ctx, q, heartbeat, to) // It begins anew, and tells all the same.
+	}
+	return r.Feed(ctx, q, heartbeat, &historySink{to, r, hook.Sent})
+}
+
+// historySink ends a stream once the replica's history turns out to be without
+// something that the receiver may have been told. A leader learns that with the
+// start of its epoch, which may be in its log only when the stream has begun.
+type historySink struct {
+	changefeed.Sink
+	replica *leader.Replica
+	sent    base.Position
+}
+
+// Send implements changefeed.Sink.
+func (s *historySink) Send(e *changefeed.Event) error {
+	if s.replica.Lineage(s.sent) {
+		return s.Sink.Send(e)
+	}
+	return base.Errorf(base.KindHistoryLost, "changes up to position %v may have been delivered, of which a failover with loss has undone some", s.sent).
+		WithHint("drop the webhook and add it again, with a snapshot; skein orphans list shows what was undone")
+}
+
+// announce keeps how far a delivery is about to go, where a failover may lose what
+// was delivered: the offset, which is kept now and then only, does not say.
+func (w *webhooks) announce(ctx context.Context, d *delivering, to base.Position) error {
+	db, ok := w.node.control.State().Database(d.hook.Database)
+	if !ok || !db.Policy.AllowLoss || !d.sent.Less(to) || planted.Is(planted.SendUnannounced) {
+		return nil
+	}
+	said := catalog.AnnounceWebhook{Webhook: d.hook.Index, Epoch: d.epoch, Sent: to}
+	_, err := w.node.control.Propose(ctx, catalog.Command{Action: said})
+	if err == nil {
+		d.sent = to
+	}
+	return err
 }
 
 // deliver runs a delivery, and has run take it out when it has ended by itself.
@@ -189,7 +249,8 @@ type Delivery struct {
 func (n *Node) Deliveries(database string) []Delivery {
 	n.webhooks.mu.Lock()
 	var running []*delivering
-	for _, d := range n.webhooks.running {
+	for _, part := range n.webhooks.parts() {
+		d := n.webhooks.running[part]
 		if database == "" || d.database == database {
 			running = append(running, d)
 		}

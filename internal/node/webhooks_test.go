@@ -332,6 +332,43 @@ func TestARemovedNodeDeliversNothing(t *testing.T) {
 	})
 }
 
+// A receiver was told what a failover has undone, where that is allowed, and the
+// offset that was kept last is older: the next leader does not go on as if nothing
+// had happened.
+func TestALossIsToldToWebhooks(t *testing.T) {
+	inBubble(t, 5, func(t *testing.T, b *bubble) {
+		b.create(1, "shop", func(p *base.Policy) {
+			p.Replicas, p.Durability, p.AllowLoss = 3, base.Durability{Level: base.Async, When: base.Flushed}, true
+		})
+		old := b.leader("shop")
+		b.sql(old, "shop", "CREATE TABLE t(x)")
+		d, stop := b.listens("audit")
+		defer stop()
+		b.addWebhook(old, d, node.NewWebhook{Name: "audit"})
+		b.sql(old, "shop", "INSERT INTO t VALUES (1)")
+		b.delivered(d, "1")
+		b.level("shop")
+		for _, id := range b.others(old) {
+			if b.record(old, "shop").HasReplica(id) {
+				b.net.Cut(old, id)
+				b.net.Cut(id, old)
+			}
+		}
+		b.sql(old, "shop", "INSERT INTO t VALUES (2)")
+		b.delivered(d, "1 2")
+		b.kill(old)
+		now := b.leader("shop", old)
+		b.sql(now, "shop", "INSERT INTO t VALUES (3)")
+		b.eventually("the loss is told", func() bool {
+			w := b.webhooks(now)[0]
+			return w.Node == b.nodes[now].Name() && strings.Contains(w.LastError, "history_lost")
+		})
+		if order, _ := d.has(); order != "1 2" {
+			t.Errorf("it goes on with what is behind the loss: %s", order)
+		}
+	})
+}
+
 // A node without a replica adds a webhook, too: one that begins now has what is
 // written afterwards, and nothing else.
 func TestAWebhookAddedWithoutAReplica(t *testing.T) {

@@ -34,6 +34,8 @@ const (
 	CallIndeterminate Bug = "call-undone"         // a write that is still on its way is reported as not done
 	ControlUnsynced   Bug = "control-unsynced"    // the control plane's file is not synced
 	DegradeByYourself Bug = "degrade-by-yourself" // a leader counts on fewer before that is agreed on
+	SkipDelivery      Bug = "skip-delivery"       // a webhook goes on behind what its receiver has not answered yet
+	SendUnannounced   Bug = "send-unannounced"    // what a failover may undo is delivered without a word to the next leader
 )
 
 // All are the bugs that the simulator must catch, in the order in which they
@@ -41,7 +43,7 @@ const (
 var All = []Bug{
 	SkipLogSync, AckUnflushed, AckBeforeQuorum, ServePastLease, ReadWithoutLease, ReadTooEarly, IgnoreToken, ForgetPast, ForgetPromise, ForgetVow,
 	LeadTwice, ElectAnyone, ElectTooFew, KeepDivergentTail, ApplyTwice, SkipEntry, LoseTailOnLead, HandOverEarly,
-	RepeatBlindly, CallIndeterminate, ControlUnsynced, DegradeByYourself, ImpatientElection,
+	RepeatBlindly, CallIndeterminate, ControlUnsynced, DegradeByYourself, SkipDelivery, SendUnannounced, ImpatientElection,
 }
 
 // patience is how many times the usual number of runs a bug is given. An
@@ -61,7 +63,8 @@ var scenarios = map[Bug]string{
 	SkipLogSync:       "afterack", AckUnflushed: "afterack", AckBeforeQuorum: "afterack", LoseTailOnLead: "afterack", ElectAnyone: "afterack",
 	ForgetVow: "relapse", LeadTwice: "relapse",
 	HandOverEarly: "lagging", IgnoreToken: "lagging", SkipEntry: "lagging",
-	ForgetPast: "across",
+	ForgetPast:   "across",
+	SkipDelivery: "deliver", SendUnannounced: "deliver",
 }
 
 // Scenario is where the simulator looks for a bug; "" is in any run.

@@ -33,6 +33,8 @@ type world struct {
 	broken   int      // how many times the stream breaks after each ten events
 	kept     []changefeed.Offset
 	keeps    func(from, to changefeed.Offset) error
+	said     []base.Position // what was announced
+	hears    func(to base.Position) error
 }
 
 func at(seq base.Seq) changefeed.Offset {
@@ -101,13 +103,23 @@ func (w *world) save(_ context.Context, from, to changefeed.Offset) error {
 	return nil
 }
 
+func (w *world) announce(_ context.Context, to base.Position) error {
+	if w.hears != nil {
+		if err := w.hears(to); err != nil {
+			return err
+		}
+	}
+	w.said = append(w.said, to)
+	return nil
+}
+
 // deliver runs a delivery for a time.
 func (w *world) deliver(from changefeed.Offset, d time.Duration) (webhook.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	del := webhook.New(env.Real(slog.New(slog.DiscardHandler)), webhook.Options{
 		Hook: webhook.Hook{Database: "shop", Name: "audit", URL: "http://audit.example/in", Secret: "hidden", From: from},
-		Node: "n1", HTTP: &http.Client{Transport: w}, Source: w.source, Save: w.save,
+		Node: "n1", HTTP: &http.Client{Transport: w}, Source: w.source, Announce: w.announce, Save: w.save,
 	})
 	err := del.Run(ctx)
 	return del.Status(), err
@@ -235,6 +247,36 @@ func TestOffsetsThatAreNotKept(t *testing.T) {
 		w.want(ids(3, 10))
 		if len(w.kept) != 1 || w.kept[0] != at(10) {
 			t.Errorf("kept %v", w.kept)
+		}
+	})
+}
+
+// Nothing is sent before it is announced, nor by who must not any more.
+func TestABatchIsAnnounced(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.length = 700
+		refusals := 3
+		w.answers = func(n int) (int, error) {
+			if len(w.said) < n {
+				t.Errorf("request %d was not announced", n)
+			}
+			return 200, nil
+		}
+		w.hears = func(base.Position) error {
+			if refusals--; refusals >= 0 {
+				return base.Errorf(base.KindUnavailable, "no majority")
+			}
+			return nil
+		}
+		st, _ := w.deliver(at(0), time.Minute)
+		w.want(ids(1, 700))
+		if len(w.said) != 2 || w.said[0] != at(500).Position || w.said[1] != at(700).Position || st.Failures != 3 {
+			t.Errorf("announced %v, %+v", w.said, st)
+		}
+		w.hears = func(base.Position) error { return base.Errorf(base.KindConflict, "another epoch") }
+		w.got = nil
+		if _, err := w.deliver(at(2), time.Minute); !errors.Is(err, webhook.ErrMoved) || len(w.got) > 0 {
+			t.Errorf("moved: %v, delivered %v", err, w.got)
 		}
 	})
 }
