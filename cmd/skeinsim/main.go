@@ -35,6 +35,7 @@ type settings struct {
 	quiet   bool
 	plain   bool
 	apart   bool
+	unheard bool
 	lag     time.Duration
 	level   string
 	format  string
@@ -55,6 +56,7 @@ func main() {
 	flag.StringVar(&s.without, "without", "", "faults that are not to happen, with commas between")
 	flag.BoolVar(&s.plain, "plain", false, "one database that loses nothing, on every node, and nodes neither come nor go")
 	flag.BoolVar(&s.apart, "apart", false, "no client works in two databases")
+	flag.BoolVar(&s.unheard, "unheard", false, "nobody is told the changes: no webhooks, no streams")
 	flag.DurationVar(&s.lag, "lag", 0, "how late one follower is, while clients go from node to node with their token")
 	flag.StringVar(&s.level, "level", "", "what all clients read at: any, bounded(2s), session or leader")
 	flag.StringVar(&s.format, "log-format", "", "every database's log format, instead of what the seed draws")
@@ -127,9 +129,9 @@ func (s settings) run(t *testing.T) error {
 		}
 	}
 	speed := sum.simulated.Seconds() / max(sum.spent.Seconds(), 1e-9)
-	fmt.Printf("%d runs, %d bad: %.2f simulated hours in %v, %.0f simulated hours a core-hour; %d events, %d operations done, %d failed, %d unknown, %d faults, %d elections, %d writes lost where that is allowed, %d questions met by who knew of them by an answer\n",
+	fmt.Printf("%d runs, %d bad: %.2f simulated hours in %v, %.0f simulated hours a core-hour; %d events, %d operations done, %d failed, %d unknown, %d faults, %d elections, %d writes lost where that is allowed, %d questions met by who knew of them by an answer, %d more lost where that is allowed, %d changes delivered, %d subscribers began anew\n",
 		sum.runs, sum.bad, sum.simulated.Hours(), sum.spent.Round(time.Millisecond), speed, sum.events,
-		sum.counts.Done, sum.counts.Failed, sum.counts.Unknown, sum.counts.Faults, sum.counts.Elections, sum.counts.Lost, sum.counts.Met)
+		sum.counts.Done, sum.counts.Failed, sum.counts.Unknown, sum.counts.Faults, sum.counts.Elections, sum.counts.Lost, sum.counts.Met, sum.counts.Gone, sum.counts.Delivered, sum.counts.Renewed)
 	if sum.bad > 0 {
 		return fmt.Errorf("%d of %d runs were not good", sum.bad, sum.runs)
 	}
@@ -148,7 +150,7 @@ func parseRange(text string) (from, to uint64, err error) {
 }
 
 func (s settings) options(seed uint64) sim.Options {
-	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Apart: s.apart, Lag: s.lag, Level: s.level, Format: s.format, Scenario: s.aim}
+	o := sim.Options{Seed: seed, For: s.length, Model: s.model, Plain: s.plain, Apart: s.apart, Unheard: s.unheard, Lag: s.lag, Level: s.level, Format: s.format, Scenario: s.aim}
 	if s.without != "" {
 		o.Without = strings.Split(s.without, ",")
 	}
@@ -257,6 +259,9 @@ func (s settings) reduce(t *testing.T, o sim.Options, r *sim.Result) error {
 	if o.Apart {
 		flags += " -apart"
 	}
+	if o.Unheard {
+		flags += " -unheard"
+	}
 	if o.Scenario != "" {
 		flags += " -scenario " + o.Scenario
 	}
@@ -277,6 +282,9 @@ func (t *total) add(r *sim.Result, spent time.Duration) {
 	t.counts.Elections += r.Counts.Elections
 	t.counts.Lost += r.Counts.Lost
 	t.counts.Met += r.Counts.Met
+	t.counts.Gone += r.Counts.Gone
+	t.counts.Delivered += r.Counts.Delivered
+	t.counts.Renewed += r.Counts.Renewed
 }
 
 // processorTime is what this process has used: others may be on the machine.

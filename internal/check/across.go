@@ -96,13 +96,11 @@ func databaseOf(key string) string {
 // Across finds answers that were seen without their questions: reads that lack
 // what the writer of something that their session has seen before had seen in
 // another database. It wants a history of several databases (Together). Reads of
-// level any promise nothing. What a database has lost that may lose something is
-// nobody's to see.
+// level any promise nothing. What a database has lost that may lose something, and
+// has reported, is nobody's to see.
 //
-// What a session itself has seen and written is for Sessions to judge. Across
-// also returns how many reads saw a question that their session knew of by an
-// answer only: where there is none, nothing was tried.
-func Across(h *History) (met int, found []Finding) {
+// What a session itself has seen and written is for Sessions to judge.
+func Across(h *History) (q Questions, found []Finding) {
 	l, found := newLists(h)
 	a := &across{lists: l, kept: l.keepers(), sessions: map[string]heard{}, brought: make([]heard, len(h.Ops))}
 	a.undone, _ = l.reports()
@@ -115,7 +113,14 @@ func Across(h *History) (met int, found []Finding) {
 			a.brought[e.op.ID] = maps.Clone(a.sessions[e.op.session()])
 		}
 	}
-	return a.met, found
+	return a.Questions, found
+}
+
+// Questions are how many reads went to where a question was asked that their session
+// knew of by an answer only: where there is none, nothing was tried.
+type Questions struct {
+	Met  int // that saw it
+	Lost int // that did not, and it is lost where that is allowed
 }
 
 // heard are elements that are in somebody's past, and the operation by which
@@ -131,7 +136,7 @@ type across struct {
 	sessions map[string]heard
 	// brought is that of each write's session when the write began.
 	brought []heard
-	met     int
+	Questions
 }
 
 // moment is when an operation begins or ends.
@@ -168,12 +173,8 @@ func (a *across) judge(o *Op) (found []Finding) {
 		if act.Kind != Read || !act.Known {
 			continue
 		}
-		lacks, met := a.compare(past, act)
-		if lacks != nil {
+		if lacks := a.compare(past, act); lacks != nil {
 			found = append(found, a.lacks(o, *lacks, past[*lacks]))
-		}
-		if met {
-			a.met++
 		}
 	}
 	for _, act := range o.Acts {
@@ -185,6 +186,9 @@ func (a *across) judge(o *Op) (found []Finding) {
 				a.see(past, o, element{act.Key, v})
 			}
 		}
+	}
+	if o.Writes() && o.reads() {
+		a.brought[o.ID] = maps.Clone(past) // What a transaction has read, its writes bring along.
 	}
 	return found
 }
@@ -207,18 +211,22 @@ func (a *across) see(past heard, o *Op, e element) {
 }
 
 // compare returns the least value that a session had heard of and that a read
-// does not see, nil for none, and whether the read sees any such.
-func (a *across) compare(past heard, act Act) (lacks *element, met bool) {
+// does not see, nil for none, and counts the read.
+func (a *across) compare(past heard, act Act) (lacks *element) {
+	met, lost := 0, 0
 	for e, by := range past {
 		switch {
 		case e.key != act.Key || a.own(e, by):
 		case slices.Contains(act.Saw, e.value):
-			met = true
-		case !a.lost(e) && (lacks == nil || e.value < lacks.value):
+			met = 1
+		case a.lost(e):
+			lost = 1
+		case lacks == nil || e.value < lacks.value:
 			lacks = &e
 		}
 	}
-	return lacks, met
+	a.Met, a.Lost = a.Met+met, a.Lost+lost
+	return lacks
 }
 
 // own says that it was the session itself that saw or wrote an element, by an
@@ -229,15 +237,16 @@ func (a *across) own(e element, by int) bool {
 	})
 }
 
-// lost says that an element may be gone: its database may lose something, and has
-// undone it or does not hold it in the end.
+// lost says that an element may be gone: its database may lose something, and says
+// that it has undone it. Of what was never acknowledged it need not say so.
 func (a *across) lost(e element) bool {
 	if !a.async[e.key] {
 		return false
 	}
 	_, kept := a.kept[e]
 	_, undone := a.undone[e]
-	return !kept || undone || slices.ContainsFunc(a.h.Losses, func(l Loss) bool {
+	writer, known := a.by[e]
+	return undone || !kept && known && !a.h.Ops[writer].Done() || slices.ContainsFunc(a.h.Losses, func(l Loss) bool {
 		return l.Unnamed && databaseOf(l.Node) == databaseOf(e.key)
 	})
 }

@@ -36,11 +36,30 @@ loss main/n1 25ms acknowledged 0: append main/x 9 @1/7
 	if got := h.String(); got != want {
 		t.Errorf("together they are\n%swant\n%s", got, want)
 	}
-	if met, found := Across(h); met != 1 || len(found) > 0 {
-		t.Errorf("%d questions met, found %v; want one, and nothing", met, found)
+	if q, found := Across(h); q != (Questions{Met: 1}) || len(found) > 0 {
+		t.Errorf("%+v, found %v; want one that was met, and nothing", q, found)
 	}
-	if met, found := Across(together(t, "[]")); met != 0 || len(found) != 1 {
-		t.Errorf("%d questions met, found %v; want none, and one", met, found)
+	if q, found := Across(together(t, "[]")); q != (Questions{}) || len(found) != 1 {
+		t.Errorf("%+v, found %v; want none, and one", q, found)
+	}
+}
+
+// TestAcrossCountsLostQuestions: one that a loss has undone which is allowed and was
+// reported is no fault, and is counted.
+func TestAcrossCountsLostQuestions(t *testing.T) {
+	h, err := Parse(`
+op 0 alice/s1 n1 10ms..12ms done async: append main/x 1
+op 1 bob/s1 n2 15ms..17ms done: append other/x 1
+op 2 carol/s2 n3 20ms..21ms done session: read other/x = [1]
+op 3 carol/s2 n3 22ms..23ms done session: read main/x = []
+loss main/all 1s acknowledged 1: append main/x 1
+op 4 final n1 2s..2s done any final: read main/x = []
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q, found := Across(h); q != (Questions{Lost: 1}) || len(found) > 0 {
+		t.Errorf("%+v, found %v; want one that was lost, and nothing", q, found)
 	}
 }
 

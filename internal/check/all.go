@@ -32,6 +32,7 @@ func All(h *History, o Options) *Verdict {
 	v.Findings = append(v.Findings, Sessions(h)...)
 	lost, wrong := Losses(h)
 	v.Counted.Lost, v.Findings = lost, append(v.Findings, wrong...)
+	v.Findings = append(v.Findings, Deliveries(h)...)
 	found, undecided := Linear(h, o.LinearLimit)
 	v.Findings, v.Undecided = append(v.Findings, found...), append(v.Undecided, undecided...)
 	if !o.Unfinished {
@@ -65,6 +66,9 @@ func count(h *History) (c Counts) {
 		}
 	}
 	c.Copies = len(h.Copies)
+	for _, d := range h.Deliveries {
+		c.Changes += len(d.Changes)
+	}
 	return c
 }
 

@@ -18,6 +18,8 @@
 //     old bounded reads may be. Anomalies counts what level any has let through.
 //   - Across: no answer in one database is seen without its question in another.
 //   - Losses: what an asynchronous database lost is exactly what it reported.
+//   - Deliveries: subscribers are told every change that was kept, in order, and
+//     nothing else.
 //
 // All runs those that a history of one database calls for; Across wants that of
 // several (Together). A history is written and read as

@@ -42,6 +42,7 @@ type Counts struct {
 	Done, Failed, Unknown int // operations
 	Writes, Reads         int // acts of those that are done
 	Finals, Copies        int
+	Changes               int // that subscribers were told, repeats included
 	Lost                  int // acknowledged writes that an asynchronous database lost
 }
 
@@ -60,6 +61,9 @@ func (v *Verdict) Report(h *History) string {
 		c.Done, c.Failed, c.Unknown, c.Writes, c.Reads, c.Finals, c.Copies)
 	if c.Lost > 0 {
 		fmt.Fprintf(&b, "; %d acknowledged asynchronous writes were lost", c.Lost)
+	}
+	if c.Changes > 0 {
+		fmt.Fprintf(&b, "; %d changes were delivered", c.Changes)
 	}
 	b.WriteString("\n")
 	for _, u := range v.Undecided {

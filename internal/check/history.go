@@ -19,6 +19,10 @@ type History struct {
 	Claims []Claim
 	Copies []Copy
 	Losses []Loss
+	// Streams are what subscribers to the changes asked for, and Deliveries what
+	// they took, in that order.
+	Streams    []Stream
+	Deliveries []Delivery
 }
 
 // Op is one operation of a client: a statement, or a whole transaction.
@@ -135,6 +139,11 @@ func (a Act) Writes() bool { return a.Kind == Append || a.Kind == Write || a.Kin
 
 // Writes says whether the operation changes something.
 func (o *Op) Writes() bool { return slices.ContainsFunc(o.Acts, Act.Writes) }
+
+// reads says whether the operation reads a list.
+func (o *Op) reads() bool {
+	return slices.ContainsFunc(o.Acts, func(a Act) bool { return a.Kind == Read })
+}
 
 // Done says whether the client was told that the operation was done.
 func (o *Op) Done() bool { return o.Outcome == base.Done }

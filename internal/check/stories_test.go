@@ -76,6 +76,8 @@ func judge(t *testing.T, d *datadriven.TestData, h *History) *Verdict {
 	case "across":
 		_, found := Across(h)
 		return &Verdict{Findings: found}
+	case "deliveries":
+		return &Verdict{Findings: Deliveries(h)}
 	case "all":
 		return All(h, Options{})
 	}

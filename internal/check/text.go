@@ -20,6 +20,9 @@ import (
 //	claim n2 epoch 2 60ms: its status says so
 //	copy n1 @2/9 4af1 90ms final
 //	loss n1 95ms acknowledged 1: append x 1
+//	stream hook1 10ms..12ms snapshot
+//	stream hook2 10ms..12ms now over 50ms trimmed
+//	delivery hook1 n2 13ms: 1/4/r1 r append x 1; 1/5 c append x 2; 1/6 u write r 5 was 4
 //
 // After the outcome of an op (done, failed, unknown) its attributes follow in
 // any order: a read level, a durability, "by LEADER", "@EPOCH/SEQ", "token T",
@@ -47,6 +50,7 @@ func (h *History) String() string {
 	for _, l := range h.Losses {
 		fmt.Fprintf(&b, "loss %s %v acknowledged %d%s: %s\n", l.Node, l.At, l.Acknowledged, flag(l.Unnamed, " unnamed"), undone(l.Undone))
 	}
+	h.writeStreams(&b)
 	return b.String()
 }
 
@@ -177,18 +181,26 @@ func (h *History) parseLine(line string) error {
 		h.Copies = append(h.Copies, c)
 		return f.end(err)
 	case "loss":
-		l := Loss{Node: f.next(), At: f.duration()}
-		f.want("acknowledged")
-		n, err := strconv.Atoi(f.next())
-		if err != nil {
-			return err
-		}
-		l.Acknowledged, l.Unnamed = n, f.optional("unnamed")
-		l.Undone, err = parseUndone(tail)
-		h.Losses = append(h.Losses, l)
-		return f.end(err)
+		return h.parseLoss(&f, tail)
+	case "stream":
+		return h.parseStream(&f)
+	case "delivery":
+		return h.parseDelivery(&f, tail)
 	}
-	return fmt.Errorf("%q: want op, event, claim, copy or loss", line)
+	return fmt.Errorf("%q: want op, event, claim, copy, loss, stream or delivery", line)
+}
+
+func (h *History) parseLoss(f *fields, tail string) error {
+	l := Loss{Node: f.next(), At: f.duration()}
+	f.want("acknowledged")
+	n, err := strconv.Atoi(f.next())
+	if err != nil {
+		return err
+	}
+	l.Acknowledged, l.Unnamed = n, f.optional("unnamed")
+	l.Undone, err = parseUndone(tail)
+	h.Losses = append(h.Losses, l)
+	return f.end(err)
 }
 
 func (h *History) parseOp(f *fields, tail string) error {

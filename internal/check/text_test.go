@@ -16,6 +16,11 @@ claim n2 epoch 2 60ms: its status says so
 copy n1 @2/9 4af1 90ms final
 copy n2 @2/8 - 90ms
 loss n1 95ms acknowledged -1: append x 1 @1/9; append r 5
+stream hook1 10ms..12ms snapshot
+stream hook2 10ms..never now
+stream hook3 10ms..12ms now over 50ms trimmed
+delivery hook1 n2 13ms: 1/4/r1 r append x 1; 1/5 c append x 2; 1/6 u write r 5 was 4
+delivery hook2 - 13ms: 1/6 c write r 5
 `
 
 func TestTextIsReadAsItWasWritten(t *testing.T) {
@@ -43,6 +48,12 @@ func TestTextThatMakesNoSense(t *testing.T) {
 		"copy n1 @1/1 abc",                    // no time
 		"copy n1 @1/1 abc 1s finally",         // too much
 		"loss n1 1s acknowledged some: ",      // no number
+		"stream a 1s..2s",                     // neither snapshot nor now
+		"stream a 1s..2s now then",            // too much
+		"delivery a n1 1s: 1/2 x append y 1",  // no operation
+		"delivery a n1 1s: 1/2 r append y 1",  // no row of a snapshot
+		"delivery a n1 1s: 1/2 c read y",      // no change
+		"delivery a n1 1s: 1/2 u write y 1 was no",
 		"hello",
 	} {
 		if _, err := Parse(line); err == nil {

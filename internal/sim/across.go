@@ -9,6 +9,7 @@ import (
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/check"
+	"github.com/skeindb/skein/internal/planted"
 )
 
 // In a run of several databases some clients work in two at a time. A writer asks
@@ -32,13 +33,26 @@ func acrossDrawn(o Options) bool {
 	return o.Scenario == "" && !o.Apart && stream(o.Seed, across).IntN(acrossOneIn) == 0
 }
 
-// drawAcross gives a run with this scenario its second database, as the first is.
-func (p *plan) drawAcross() {
+// drawAcross gives a run with this scenario its second database, as the first is; in
+// some, one of the two may lose writes.
+func (p *plan) drawAcross(o Options) {
 	if p.scenario == nil || p.scenario.name != across {
 		return
 	}
 	p.databases = p.databases[:1:1]
 	p.databases = append(p.databases, databasePlan{name: "other1", policy: p.databases[0].policy})
+	p.drawLoss(o)
+}
+
+// drawLoss lets one database of a third of the runs with a scenario lose writes.
+func (p *plan) drawLoss(o Options) {
+	r := stream(o.Seed, "scenario with loss")
+	if (o.Plain || r.IntN(3) > 0) && o.Planted != planted.SendUnannounced { // Which is no mistake elsewhere.
+		return
+	}
+	policy := &p.databases[r.IntN(len(p.databases))].policy
+	policy.Durability, policy.AllowLoss = base.Durability{Level: base.Async, When: base.Flushed}, true
+	p.drop(loseDisks...)
 }
 
 // letter tells readers where an answer is, or will be, and where its question is.
@@ -105,16 +119,26 @@ func (w *world) newWanderer(i int) *client {
 	}
 }
 
-// in goes to a database, at a node drawn by chance, and runs one step there with
-// what it has seen. It returns what the client was told.
-func (c *client) in(ctx context.Context, d *database, s step) reply {
+// in goes to a database, at a node drawn by chance, and runs steps there with what
+// it has seen: several in a transaction, and one now and then. It returns what the
+// client was told.
+func (c *client) in(ctx context.Context, d *database, steps ...step) reply {
 	c.leave()
 	c.database = d
 	c.pause(ctx, 1) // In an instant of its own, which tells the order of two databases' operations.
 	if !c.connect(ctx) {
 		return reply{}
 	}
-	return c.perform(false, s)
+	return c.perform(len(steps) > 1 || c.random.IntN(3) == 0, steps...)
+}
+
+// appending writes a value, at times in a transaction that looks at the list first.
+func (c *client) appending(key string, value int64) []step {
+	steps := []step{c.appendValue(key, value)}
+	if c.random.IntN(4) == 0 {
+		steps = append([]step{c.read(key)}, steps...)
+	}
+	return steps
 }
 
 // askAndAnswer writes a question and its answer. Who answers has read the
@@ -129,7 +153,7 @@ func (c *client) askAndAnswer(ctx context.Context) {
 	if c.random.IntN(3) > 0 {
 		c.token = ""
 	}
-	if c.in(ctx, m.asked, c.appendValue(m.key, m.value)).Outcome != base.Done {
+	if c.in(ctx, m.asked, c.appending(m.key, m.value)...).Outcome != base.Done {
 		return
 	}
 	if c.random.IntN(2) == 0 {
@@ -142,7 +166,7 @@ func (c *client) askAndAnswer(ctx context.Context) {
 	if early {
 		c.world.letters.send(m)
 	}
-	c.in(ctx, m.answered, c.appendValue(m.key, m.value))
+	c.in(ctx, m.answered, c.appending(m.key, m.value)...)
 	if !early {
 		c.world.letters.send(m)
 	}
@@ -189,11 +213,22 @@ func (r *Result) judgeAcross() {
 		parts = append(parts, check.Part{Name: d.Name, History: d.History})
 	}
 	h := check.Together(parts)
-	met, found := check.Across(h)
-	r.Counts.Met = met
+	q, found := check.Across(h)
+	r.Counts.Met, r.Counts.Gone = q.Met, q.Lost
 	for _, f := range found {
 		r.Failures = append(r.Failures, f.Report(h))
 	}
+}
+
+// lose cuts a leader off that goes on to take writes until its lease ends: what it
+// has acknowledged meanwhile is lost.
+func (n *nemesis) lose(l *slot) {
+	rest := n.without(l)
+	n.event("cutoff", l, "cut off from %s", names(rest))
+	undo := n.part([]*slot{l}, rest)
+	n.pass(n.about(2*n.plan.lease + 2*time.Second))
+	undo()
+	n.pass(n.about(2 * time.Second))
 }
 
 // outrun has an answer come to a node before its question: what the leader of one
@@ -201,6 +236,12 @@ func (r *Result) judgeAcross() {
 // Sometimes the leader of the question fails meanwhile, or the late node takes
 // over the answers.
 func (n *nemesis) outrun() {
+	for _, d := range n.databases {
+		if l := n.leaderOf(d); d.lossy() && l != nil && n.random.IntN(2) == 0 {
+			n.lose(l)
+			return
+		}
+	}
 	questions, answers := n.databases[0], n.databases[len(n.databases)-1]
 	if n.random.IntN(2) == 0 {
 		questions, answers = answers, questions

@@ -14,7 +14,7 @@ func TestLossIsReported(t *testing.T) {
 	}
 	lost := 0
 	for _, seed := range []uint64{96023, 96060, 96070, 96073} {
-		r := sim.Run(t, sim.Options{Seed: seed, Apart: true})
+		r := sim.Run(t, sim.Options{Seed: seed, Apart: true, Unheard: true})
 		expectGood(t, r)
 		lost += r.Counts.Lost
 	}

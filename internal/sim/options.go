@@ -29,6 +29,9 @@ type Options struct {
 	// Apart keeps each client to one database: a seed of several then draws what it
 	// drew before some clients worked in two.
 	Apart bool
+	// Unheard runs have no webhooks and nobody who reads the changes: a seed then
+	// draws what it drew before there were any.
+	Unheard bool
 	// Lag makes one follower at a time late by so much, and clients go from node
 	// to node with their token. The run is then a plain one of three nodes.
 	Lag time.Duration
@@ -104,6 +107,8 @@ type plan struct {
 	faults    []string
 	scenario  *scenario     // that the run is aimed at; nil: none
 	register  time.Duration // how long clients use the same registers
+	// subscribed says that somebody is told the changes of every database.
+	subscribed bool
 }
 
 // stream is one of a seed's sources of chance: what one draws does not move
@@ -163,8 +168,9 @@ func draw(o Options) plan {
 		o.Scenario = across
 		return draw(o)
 	}
-	p.drawAcross()
+	p.drawAcross(o)
 	p.drawFormats(o)
+	p.drawSubscribers(o)
 	p.drop(o.Without...)
 	return p
 }
@@ -178,6 +184,9 @@ func (p plan) String() string {
 	aimed := ""
 	if p.scenario != nil {
 		aimed = "scenario " + p.scenario.name + ", "
+	}
+	if p.subscribed {
+		aimed += "changes are delivered, "
 	}
 	return aimed + fmt.Sprintf("%d nodes, lease %v, %s; links %v + %v, syncs %v, clocks %g; %d clients every %v for %v, then quiet for %v; every %v one of: %s",
 		p.nodes, p.lease, strings.Join(databases, ", "), p.delay, p.jitter, p.sync, p.drift,

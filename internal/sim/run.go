@@ -135,11 +135,17 @@ func (w *world) play() *Result {
 			clients.Go(func() { w.newClient(i + 1).work(working) })
 		}
 		w.correspond(working, &clients)
+		listening, quit := context.WithCancel(w.ctx)
+		var listeners sync.WaitGroup
+		w.subscribe(listening, &listeners)
 		newNemesis(w).rage(w.instants.since() + w.options.For)
 		w.heal()
 		w.settle()
 		stop()
 		clients.Wait()
+		w.arrive()
+		quit()
+		listeners.Wait()
 		w.judge()
 	}
 	for _, s := range w.slots {
@@ -262,6 +268,12 @@ func (w *world) open(s *slot, d *database) (session.Session, error) {
 // heal ends everything that is wrong.
 func (w *world) heal() {
 	w.trace.add("everything is healed")
+	w.mu.Lock()
+	w.calm = true
+	for _, t := range w.destinations {
+		t.mood = willing
+	}
+	w.mu.Unlock()
 	for _, s := range w.slots {
 		w.mu.Lock()
 		s.slow = 0
@@ -295,7 +307,7 @@ func (w *world) settle() {
 				if s.gone {
 					continue
 				}
-				if err := w.tryWrite(d, s); err != nil {
+				if _, err := w.tryWrite(d, s); err != nil {
 					return fmt.Errorf("in %s through %s: %w", d.name, s.name(), err)
 				}
 			}
@@ -304,12 +316,20 @@ func (w *world) settle() {
 	})
 }
 
-func (w *world) tryWrite(d *database, s *slot) error {
+// tryWrite counts in a register that no client writes, and returns how far.
+func (w *world) tryWrite(d *database, s *slot) (int64, error) {
 	c, err := w.open(s, d)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = run(c, step{sql: "INSERT INTO register VALUES ('" + healed + "', 1) ON CONFLICT (k) DO UPDATE SET v = v + 1"}, nil)
+	count := check.Act{Kind: check.Get}
+	_, err = run(c, step{sql: "INSERT INTO register VALUES ('" + healed + "', 1) ON CONFLICT (k) DO UPDATE SET v = v + 1 RETURNING v"}, &count)
 	_ = c.Close()
-	return err
+	if err == nil && len(count.Saw) != 1 {
+		err = fmt.Errorf("it returned %d rows", len(count.Saw))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return count.Saw[0], nil
 }

@@ -25,7 +25,8 @@ var scenarios = []scenario{
 	{"afterack", 5, (*nemesis).afterAck},
 	{"relapse", 5, (*nemesis).relapse},
 	{"lagging", 5, (*nemesis).lagging},
-	{across, 0, (*nemesis).outrun}, // What several databases draw beside their own.
+	{deliver, 0, (*nemesis).fulfil}, // What runs with subscribers draw beside their own.
+	{across, 0, (*nemesis).outrun},  // What several databases draw beside their own.
 }
 
 // NoScenario is the scenario of a run that has none.

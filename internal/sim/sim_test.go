@@ -80,8 +80,8 @@ func TestScenarios(t *testing.T) {
 			}
 		})
 	}
-	if len(tried) != 6 {
-		t.Errorf("%d scenarios are named by planted bugs, want all six", len(tried))
+	if len(tried) != 7 {
+		t.Errorf("%d scenarios are named by planted bugs, want all seven", len(tried))
 	}
 }
 
@@ -108,7 +108,7 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := sim.Options{Seed: seed, For: length, Plain: fields[2] == "plain", Apart: fields[2] == "apart"}
+		o := sim.Options{Seed: seed, For: length, Plain: fields[2] == "plain", Apart: fields[2] == "apart", Unheard: fields[2] == "apart"}
 		t.Run(fields[0], func(t *testing.T) { expectGood(t, sim.Run(t, o)) })
 	}
 }

@@ -40,6 +40,10 @@ type world struct {
 	told     chan struct{} // closed when the next client is told that its write in the first database is done
 	focus    focus
 	counts   Counts
+
+	calm         bool // all is healed, and nothing fails any more
+	subscribers  []*subscriber
+	destinations []*destination
 }
 
 // Counts says how much has happened in a run.
@@ -47,6 +51,9 @@ type Counts struct {
 	Done, Failed, Unknown int // operations
 	Faults, Elections     int
 	Lost                  int // acknowledged writes that databases which allow it have lost, and reported
+	Delivered             int // changes that subscribers were told, repeats included
+	Renewed               int // subscribers that began anew, since the system could not go on
+	Gone                  int // questions that were known of by an answer in another database, and lost where that is allowed
 	Met                   int // questions that were seen by who knew of them by an answer in another database
 }
 
@@ -257,7 +264,7 @@ func (w *world) start(s *slot) {
 			defer w.mu.Unlock()
 			return s.skew
 		}},
-		Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, VFS: engineFiles, Boot: fmt.Sprint(s.name(), " ", s.boots),
+		Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, Net: street{w, l}, VFS: engineFiles, Boot: fmt.Sprint(s.name(), " ", s.boots),
 		Log: slog.New(&logs{trace: w.trace, node: fmt.Sprintf("%s.%d", s.name(), l.number), level: slog.LevelInfo, heard: func(r slog.Record) { w.heard(s.name(), r) }, dead: func() bool { return w.isDead(l) }}),
 	}
 	w.tasks.Go(func() { w.run(l, e) })
