@@ -34,6 +34,7 @@ type applier struct {
 	at      base.Position // of the last entry applied
 	open    *sqlite.Conn  // has the transaction; nil: none is open
 	pending int           // entries applied in it
+	ahead   bool          // which are not safe yet
 	since   time.Time     // the first of them
 	// fetched are the leader's rows of the one entry whose statements differ here.
 	fetched struct {
@@ -195,6 +196,15 @@ func (r *Replica) applyAll(ctx context.Context) error {
 // step applies some entries up to limit in the open transaction, which it opens
 // when there is none. An error undoes that transaction.
 func (a *applier) step(limit base.Seq) error {
+	err := a.execute(limit)
+	if err == nil {
+		a.replica.applied.Store(uint64(a.at.Seq))
+	}
+	return err
+}
+
+// execute is step, but for saying so.
+func (a *applier) execute(limit base.Seq) error {
 	from := a.at.Seq + 1
 	frames, _, _, err := a.replica.changes.ReadFrom(from, readBytes, a.buffer)
 	if errors.Is(err, changelog.ErrEnd) {
@@ -205,13 +215,12 @@ func (a *applier) step(limit base.Seq) error {
 	}
 	a.buffer = frames[:0]
 	err = a.apply(frames, limit)
-	if err == nil && a.at.Seq < from {
+	if err == nil && a.at.Seq < from && !a.ahead {
 		err = base.Errorf(base.KindInternal, "no entry ends at or before %d", limit)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("apply from %d: %w", from, err), a.rollback())
 	}
-	a.replica.applied.Store(uint64(a.at.Seq))
 	return nil
 }
 
@@ -267,7 +276,7 @@ func (a *applier) rollback() (err error) {
 	for _, k := range a.kinds {
 		k.undone()
 	}
-	a.open, a.pending, a.at = nil, 0, base.Position{Seq: a.replica.executed.get()}
+	a.open, a.pending, a.ahead, a.at = nil, 0, false, base.Position{Seq: a.replica.executed.get()}
 	a.aside.forget()
 	a.basis.forget()
 	a.replica.applied.Store(uint64(a.at.Seq))
@@ -284,7 +293,7 @@ func (a *applier) apply(frames []byte, limit base.Seq) error {
 		if err != nil {
 			return err
 		}
-		if e.Last() > limit {
+		if e.Last() > limit || a.ahead && waitsAlone(e.Kind) {
 			return nil
 		}
 		if err := a.entry(&e); err != nil {

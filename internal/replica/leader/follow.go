@@ -137,6 +137,7 @@ type following struct {
 	ackWanted chan struct{}
 	applyMore chan struct{}
 	rest      env.Timer   // of the applier
+	refused   base.Seq    // the applier goes ahead of what is safe only beyond this
 	quietly   chan func() // run while the applier has no transaction open
 
 	rebasing   atomic.Bool   // what is shipped does not fit to the file: another is being fetched
@@ -256,7 +257,7 @@ func (f *following) take(b stream.Batch) error {
 	if verdict == leadership.Append || granted > 0 { // Other heartbeats only tell what is safe.
 		wake(f.ackWanted)
 	}
-	if base.Seq(r.applied.Load()) < b.Safe || f.countsApplied() {
+	if base.Seq(r.applied.Load()) < b.Safe || f.countsApplied() || verdict == leadership.Append && r.readLately() {
 		wake(f.applyMore)
 	}
 	return nil
@@ -328,7 +329,9 @@ func (f *following) acknowledge(ctx context.Context) error {
 			if _, err := f.replica.changes.Sync(); err != nil {
 				return fmt.Errorf("%w: %w", errFlush, err)
 			}
-			wake(f.applyMore)
+			if r := f.replica; r.applied.Load() < f.announced.Load() || f.countsApplied() {
+				wake(f.applyMore)
+			}
 		}
 		a.Flushed, a.Applied = f.replica.changes.Flushed(), base.Seq(f.replica.applied.Load())
 		if a.Stamp == 0 && a.Flushed == 0 {
@@ -361,7 +364,7 @@ func (f *following) apply(ctx context.Context) error {
 		return err
 	}
 	defer a.close()
-	defer a.commit() // An error says no more than that it is done again from the log.
+	defer a.endOpen() // An error says no more than that it is done again from the log.
 	timer := f.replica.env.Clock.NewTimer(pendingTime)
 	defer timer.Stop()
 	for {
@@ -369,7 +372,7 @@ func (f *following) apply(ctx context.Context) error {
 			return err
 		}
 		applied := f.replica.env.Clock.Now()
-		if a.pending > 0 {
+		if a.pending > 0 && !a.ahead {
 			timer.Reset(pendingTime - applied.Sub(a.since))
 		}
 		select {
@@ -380,7 +383,7 @@ func (f *following) apply(ctx context.Context) error {
 		case <-f.replica.applyWanted:
 		case <-timer.C():
 		case quiet := <-f.quietly:
-			if err := a.commit(); err != nil {
+			if err := a.endOpen(); err != nil {
 				return err
 			}
 			quiet()
@@ -395,7 +398,13 @@ func (f *following) applyAll(ctx context.Context, a *applier) error {
 		if !f.countsApplied() {
 			limit = min(limit, base.Seq(f.announced.Load()))
 		}
-		if a.at.Seq < limit {
+		switch {
+		case a.ahead && a.at.Seq > limit:
+			return nil
+		case a.ahead:
+			a.arrive()
+			f.noteLevel()
+		case a.at.Seq < limit:
 			if err := f.step(ctx, a, limit); err != nil {
 				return err
 			}
@@ -412,6 +421,7 @@ func (f *following) applyAll(ctx context.Context, a *applier) error {
 	if f.countsApplied() {
 		wake(f.ackWanted)
 	}
+	f.goAhead(a)
 	return nil
 }
 
