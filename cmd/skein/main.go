@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/term"
@@ -17,7 +18,15 @@ import (
 	"github.com/skeindb/skein/internal/env"
 )
 
+// leastProcs is how many threads may run Go code at least: while one of two waits
+// for a disk, and is not taken back at once, the other is not enough for those who
+// read, write and follow.
+const leastProcs = 4
+
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(leastProcs, runtime.GOMAXPROCS(0)))
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	a := &app{

@@ -212,6 +212,22 @@ func (a *acks) leaseLatelyLocked(now leadership.Instant) bool {
 	return a.mu.ended == nil && a.mu.core.LeaseUntil().Add(a.replica.options.Lease) > now
 }
 
+// wants says that a follower should acknowledge a batch at once: somebody waits
+// for it, or its lease runs out.
+func (a *acks) wants(from base.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.policy.Level != base.Async || a.mu.core.LeaseRunsOut(a.replica.now(), from) {
+		return true
+	}
+	for d := range a.mu.queues {
+		if d.Level != "" && d.Level != base.Async {
+			return true
+		}
+	}
+	return false
+}
+
 func (a *acks) leaseLive() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -6,10 +6,14 @@ import (
 )
 
 // While somebody reads a follower, it executes what it has received before that
-// is safe and on its disk: all that is left to do then is to commit it. Nobody
-// sees anything of it before, and what never becomes safe is rolled back. Such a
-// transaction holds one read of the log and gets no more, so that it can be
-// committed as soon as that is safe.
+// is safe: all that is left to do then is to commit it. Nobody sees anything of
+// it before, and what never becomes safe is rolled back. Such a transaction holds
+// one read of the log and gets no more, so that it can be committed as soon as
+// that is safe.
+//
+// It is not held back until this node's log is on disk, too: others have it.
+// After a power cut the file may then be ahead of the log, which goes on from
+// there (see committedEarly).
 
 // goAhead executes what is received, when somebody reads and all that is safe
 // is committed.
@@ -26,8 +30,8 @@ func (f *following) goAhead(a *applier) {
 // executeAhead executes entries up to limit in a transaction that is not to be
 // committed before arrive was called. It changes nothing after an error.
 func (a *applier) executeAhead(limit base.Seq) error {
-	if !a.basis.known || a.basis.has {
-		return nil // What says so is not undone with the transaction.
+	if err := a.basis.read(a.conn); err != nil || a.basis.has {
+		return err // That it is lost would not be undone with the transaction.
 	}
 	a.ahead = true
 	err := a.execute(limit)
@@ -41,7 +45,21 @@ func (a *applier) executeAhead(limit base.Seq) error {
 // through a connection of its own, or in a transaction of its own.
 func waitsAlone(k entry.Kind) bool { return k != entry.Row && k != entry.Trigger }
 
-// arrive says that what was executed ahead is safe and flushed.
+// early is up to where what was executed ahead may be committed, whether or not
+// it is flushed here: what is safe, once the log has the epoch on disk, so that
+// it is known what a file belongs to that is ahead of it.
+func (f *following) early() base.Seq {
+	if !f.epochFlushed {
+		log := f.replica.changes
+		f.epochFlushed = log.EpochAt(log.Flushed()) == f.epoch
+	}
+	if !f.epochFlushed {
+		return 0
+	}
+	return base.Seq(f.announced.Load())
+}
+
+// arrive says that what was executed ahead may be committed.
 func (a *applier) arrive() {
 	a.ahead = false
 	a.replica.applied.Store(uint64(a.at.Seq))

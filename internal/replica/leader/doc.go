@@ -15,8 +15,9 @@
 //
 //   - A batch is in the log (not necessarily flushed) before SQLite commits it,
 //     so that a killed process finds its log at or ahead of SQLite.
-//   - A follower applies only what its own log has flushed and its leader has
-//     called safe (or, when the policy counts applied copies, flushed).
+//   - A follower commits only what its log has and its leader has called safe
+//     (or, when the policy counts applied copies, what its log has flushed). While
+//     it is read it executes more, which it commits or rolls back later.
 //   - Nothing is acknowledged, and no read's end is handed out, before the
 //     sequence number it saw is safe under the policy of the current epoch.
 //   - A failed flush ends the replica; it is opened again from its files.

@@ -27,6 +27,8 @@ const (
 	// applyPause is the least time between two transactions of an applier for
 	// which nobody waits, while nobody reads.
 	applyPause = 5 * time.Millisecond
+	// ackPause is how long an acknowledgement may take that nobody waits for.
+	ackPause = applyPause
 )
 
 // follow follows the assigned leader until ctx is done, connecting again
@@ -130,15 +132,17 @@ type following struct {
 	stream  transport.Stream
 	level   atomic.Uint64 // one more than where the leader's log ended at first; 0: not told yet
 
-	granted   grant // of the newest message that asked for a lease: echoed
-	received  atomic.Uint64
-	announced atomic.Uint64 // safe, as the leader says
-	levels    levels
-	ackWanted chan struct{}
-	applyMore chan struct{}
-	rest      env.Timer   // of the applier
-	refused   base.Seq    // the applier goes ahead of what is safe only beyond this
-	quietly   chan func() // run while the applier has no transaction open
+	granted      grant // of the newest message that asked for a lease: echoed
+	received     atomic.Uint64
+	announced    atomic.Uint64 // safe, as the leader says
+	levels       levels
+	ackWanted    chan struct{}
+	appended     chan struct{} // to the log, and nobody waits for an acknowledgement of it
+	applyMore    chan struct{}
+	rest         env.Timer   // of the applier
+	refused      base.Seq    // the applier goes ahead of what is safe only beyond this
+	epochFlushed bool        // the log has something of epoch on disk; the applier's
+	quietly      chan func() // run while the applier has no transaction open
 
 	rebasing   atomic.Bool   // what is shipped does not fit to the file: another is being fetched
 	baseWanted chan struct{} // closed then
@@ -158,10 +162,14 @@ func (g *grant) set(stamp leadership.Instant, lease time.Duration) {
 	g.stamp, g.lease = stamp, lease
 }
 
-func (g *grant) get() (leadership.Instant, time.Duration) {
+// take returns the lease once: said again it would say nothing of how long the
+// leader's message took.
+func (g *grant) take() (leadership.Instant, time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.stamp, g.lease
+	lease := g.lease
+	g.lease = 0
+	return g.stamp, lease
 }
 
 func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc, a Assignment, s transport.Stream) error {
@@ -178,7 +186,7 @@ func (r *Replica) runFollow(ctx context.Context, cancel context.CancelCauseFunc,
 	}()
 	f := &following{
 		replica: r, epoch: a.Epoch, leader: a.Leader, stream: s, baseWanted: make(chan struct{}),
-		ackWanted: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
+		ackWanted: make(chan struct{}, 1), appended: make(chan struct{}, 1), applyMore: make(chan struct{}, 1),
 		rest: r.env.Clock.NewTimer(applyPause), quietly: make(chan func()),
 	}
 	defer f.rest.Stop()
@@ -254,8 +262,10 @@ func (f *following) take(b stream.Batch) error {
 	r.safe.raise(b.Safe)
 	f.levels.announce(b.Safe, sent)
 	f.noteLevel()
-	if verdict == leadership.Append || granted > 0 { // Other heartbeats only tell what is safe.
+	if granted > 0 {
 		wake(f.ackWanted)
+	} else if verdict == leadership.Append { // Other heartbeats only tell what is safe.
+		wake(f.appended)
 	}
 	if base.Seq(r.applied.Load()) < b.Safe || f.countsApplied() || verdict == leadership.Append && r.readLately() {
 		wake(f.applyMore)
@@ -303,48 +313,79 @@ func (f *following) append(b stream.Batch, end base.Seq) error {
 }
 
 // acknowledge flushes what was received and tells the leader, coalescing what
-// has come in meanwhile.
+// has come in meanwhile. What the leader does not ask to be told at once is told
+// a little later, and flushed at once only when somebody reads it here.
 func (f *following) acknowledge(ctx context.Context) error {
 	var buffer []byte
-	read := false // as the leader was last told
+	read := false  // as the leader was last told
+	waits := false // something is to be told when later fires
+	later := f.replica.env.Clock.NewTimer(ackPause)
+	defer later.Stop()
 	for {
+		due := true
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-f.ackWanted:
+		case <-f.appended:
+			due = false
+		case <-later.C():
+			if !waits {
+				continue
+			}
 		case <-f.replica.looked:
-			if read {
+			if read && !waits {
 				continue
 			}
 		}
+		if !due && !waits {
+			waits = true
+			later.Reset(ackPause)
+		}
+		if !due && !f.replica.readLately() {
+			continue
+		}
 		a := leadership.Ack{Epoch: f.epoch, Received: base.Seq(f.received.Load()), Read: f.replica.read()}
-		a.Stamp, a.Lease = f.granted.get()
-		if planted.Is(planted.AckUnflushed) {
-			early := leadership.Ack{Epoch: a.Epoch, Received: a.Received, Flushed: a.Received, Applied: a.Received, Stamp: a.Stamp, Lease: a.Lease}
-			if err := f.stream.Send(stream.AppendAck(nil, early)); err != nil {
-				return err
-			}
+		if due {
+			a.Stamp, a.Lease = f.granted.take()
 		}
-		if f.replica.changes.Flushed() < a.Received {
-			if _, err := f.replica.changes.Sync(); err != nil {
-				return fmt.Errorf("%w: %w", errFlush, err)
-			}
-			if r := f.replica; r.applied.Load() < f.announced.Load() || f.countsApplied() {
-				wake(f.applyMore)
-			}
+		if err := f.flush(a); err != nil {
+			return err
 		}
-		a.Flushed, a.Applied = f.replica.changes.Flushed(), base.Seq(f.replica.applied.Load())
-		if a.Stamp == 0 && a.Flushed == 0 {
+		a.Flushed = f.replica.changes.Flushed()
+		a.Applied = min(a.Flushed, base.Seq(f.replica.applied.Load())) // Who counts applied copies counts on their disks.
+		if !due || a.Stamp == 0 && a.Flushed == 0 {
 			continue
 		}
 		if err := f.noteProven(a.Flushed); err != nil {
 			return err
 		}
-		buffer, read = stream.AppendAck(buffer[:0], a), a.Read
+		buffer, read, waits = stream.AppendAck(buffer[:0], a), a.Read, false
 		if err := f.stream.Send(buffer); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)
 		}
 	}
+}
+
+// flush has the log on disk as far as a says that it was received.
+func (f *following) flush(a leadership.Ack) error {
+	r := f.replica
+	if planted.Is(planted.AckUnflushed) {
+		early := leadership.Ack{Epoch: a.Epoch, Received: a.Received, Flushed: a.Received, Applied: a.Received, Stamp: a.Stamp, Lease: a.Lease}
+		if err := f.stream.Send(stream.AppendAck(nil, early)); err != nil {
+			return err
+		}
+	}
+	if r.changes.Flushed() >= a.Received {
+		return nil
+	}
+	if _, err := r.changes.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", errFlush, err)
+	}
+	if r.applied.Load() < f.announced.Load() || f.countsApplied() {
+		wake(f.applyMore)
+	}
+	return nil
 }
 
 // noteProven ends the time in which this replica was no evidence, when it has
@@ -399,7 +440,7 @@ func (f *following) applyAll(ctx context.Context, a *applier) error {
 			limit = min(limit, base.Seq(f.announced.Load()))
 		}
 		switch {
-		case a.ahead && a.at.Seq > limit:
+		case a.ahead && a.at.Seq > max(limit, f.early()):
 			return nil
 		case a.ahead:
 			a.arrive()

@@ -253,14 +253,34 @@ func makeTables(conn *sqlite.Conn) error {
 
 // compare judges SQLite's position by the log. SQLite may lag: it is rolled
 // forward. If it is ahead, a power cut has kept SQLite's writes and lost the
-// log's: nobody was told of them, and nothing here says what they were.
+// log's. Of a follower's, nothing is missing. Of a leader's, nobody was told of
+// them, and nothing here says what they were.
 func (r *Replica) compare(at base.Position) error {
+	if r.committedEarly(at) {
+		r.log.Info("a power cut has taken the log's end, which the database file holds; the log goes on from there", "file", at, "log", r.changes.End())
+		if err := r.changes.Reset(at, r.changes.EpochStarts()); err != nil {
+			return err
+		}
+		r.recent.reset(at.Seq)
+	}
 	why := r.contradiction(at)
 	if why == "" {
 		return nil
 	}
 	r.log.Warn("database file and log contradict each other", "why", why)
 	return r.markCopying(why)
+}
+
+// committedEarly says that the file is ahead of the log by what a follower has
+// committed before its own log was flushed. All of it was safe, and of the epoch
+// that the log ends in. What this replica has committed as a leader may not have
+// been.
+func (r *Replica) committedEarly(at base.Position) bool {
+	r.mu.Lock()
+	m := r.mu.meta
+	r.mu.Unlock()
+	end := r.changes.End()
+	return at.Seq > end.Seq && at.Epoch == end.Epoch && m.Led != at.Epoch && !m.Unproven
 }
 
 // contradiction says why the log does not go on from a file that is at a

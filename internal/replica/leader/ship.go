@@ -281,7 +281,7 @@ func (s *sender) ship(frames []byte, first, last base.Seq) error {
 	s.mu.Unlock()
 	s.unacknowledged.Add(int64(len(frames)))
 	s.next = last + 1
-	return s.post(now, first, last, true)
+	return s.post(now, first, last, s.leading.handing.Load() || s.leading.acks.wants(s.node))
 }
 
 // heartbeat tells the follower what is safe, and may ask for a lease; that one
