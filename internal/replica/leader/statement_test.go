@@ -210,6 +210,9 @@ func TestStatementCopiedWhenRowsAreGone(t *testing.T) {
 		for range 20 {
 			c.write("UPDATE t SET v = hex(randomblob(4000))")
 		}
+		c.eventually("node 2 keeps the rows no more, either", func() bool {
+			return c.replica(2).Status().Applied == c.replica(1).Status().Appended
+		})
 		c.rejoin(3)
 		c.same()
 		if s := c.replica(3).Status(); s.Differences == 0 || s.Copied == 0 {
