@@ -40,7 +40,7 @@ type Options struct {
 	// SegmentBytes is the size of a segment of the log; 0 means
 	// changelog.DefaultSegmentBytes.
 	SegmentBytes int64
-	// CheckpointBytes of SQLite's WAL start a checkpoint; 0 means 64 MiB.
+	// CheckpointBytes of SQLite's WAL start a checkpoint; 0 means 32 MiB.
 	CheckpointBytes int64
 }
 
