@@ -36,6 +36,9 @@ type acks struct {
 		released   bool // handed over: what is safe may still be answered
 	}
 	changed broadcast // signaled whenever a follower or the flusher moved
+	// delivering is who has taken groups out of the queues and not answered all of
+	// them yet. It grows under the lock, and not after ended is set.
+	delivering sync.WaitGroup
 }
 
 // group is the commits of one batch that ask for the same durability.
@@ -125,6 +128,10 @@ func (a *acks) settleAndUnlock() {
 			}
 		}
 	}
+	if len(ready) > 0 {
+		a.delivering.Add(1)
+		defer a.delivering.Done()
+	}
 	slices.SortFunc(ready, func(x, y group) int { return cmp.Compare(x.seq, y.seq) })
 	degraded := a.mu.degraded
 	reports := make([]string, len(ready))
@@ -172,7 +179,8 @@ func (g group) deliver(reached string, degraded bool, err error) {
 }
 
 // end answers everyone who still waits: their writes are in this node's log
-// and may or may not survive.
+// and may or may not survive. When it returns, those who were being answered have
+// their answers, too: who then finds none may be told that nothing was done.
 func (a *acks) end(err error) {
 	a.mu.Lock()
 	a.mu.ended = err
@@ -184,6 +192,7 @@ func (a *acks) end(err error) {
 			g.deliver("", false, err)
 		}
 	}
+	a.delivering.Wait()
 	a.changed.signal()
 }
 
