@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/skeindb/skein/internal/base"
@@ -50,6 +52,18 @@ func (c Change) ID() string {
 		return fmt.Sprintf("%s/r%d", c.Position, c.Row)
 	}
 	return c.Position.String()
+}
+
+// ParseID reads what ID returns.
+func ParseID(id string) (at base.Position, row int64, err error) {
+	position, number, ofSnapshot := strings.Cut(id, "/r")
+	if ofSnapshot {
+		if row, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return at, row, err
+		}
+	}
+	at, err = base.ParsePosition(position)
+	return at, row, err
 }
 
 // Deliveries finds subscribers that were not told every change that was kept, at

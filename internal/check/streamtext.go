@@ -74,13 +74,7 @@ func parseChange(text string) (c Change, err error) {
 		}
 	}
 	id, what, _ := strings.Cut(strings.TrimSpace(what), " ")
-	at, row, of := strings.Cut(id, "/r")
-	if of {
-		if c.Row, err = strconv.ParseInt(row, 10, 64); err != nil {
-			return c, err
-		}
-	}
-	if c.Position, err = parsePosition(at); err != nil {
+	if c.Position, c.Row, err = ParseID(id); err != nil {
 		return c, err
 	}
 	c.Op, what, _ = strings.Cut(what, " ")

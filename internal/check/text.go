@@ -344,16 +344,11 @@ func parseSpan(s string) (from, until time.Duration, err error) {
 }
 
 func parsePosition(s string) (base.Position, error) {
-	epoch, seq, _ := strings.Cut(strings.TrimPrefix(s, "@"), "/")
-	e, err := strconv.ParseUint(epoch, 10, 64)
+	p, err := base.ParsePosition(strings.TrimPrefix(s, "@"))
 	if err != nil {
-		return base.Position{}, fmt.Errorf("position %q: want @EPOCH/SEQ", s)
+		return p, fmt.Errorf("position %q: want @EPOCH/SEQ", s)
 	}
-	q, err := strconv.ParseUint(seq, 10, 64)
-	if err != nil {
-		return base.Position{}, fmt.Errorf("position %q: want @EPOCH/SEQ", s)
-	}
-	return base.Position{Epoch: base.Epoch(e), Seq: base.Seq(q)}, nil
+	return p, nil
 }
 
 func undash(s string) string {

@@ -223,11 +223,7 @@ func (r *Result) judgeAcross() {
 // lose cuts a leader off that goes on to take writes until its lease ends: what it
 // has acknowledged meanwhile is lost.
 func (n *nemesis) lose(l *slot) {
-	rest := n.without(l)
-	n.event("cutoff", l, "cut off from %s", names(rest))
-	undo := n.part([]*slot{l}, rest)
-	n.pass(n.about(2*n.plan.lease + 2*time.Second))
-	undo()
+	n.cutBeyondLease(l, n.without(l))
 	n.pass(n.about(2 * time.Second))
 }
 
@@ -268,8 +264,7 @@ func (n *nemesis) outrun() {
 	case 0:
 		n.acknowledged()
 		n.powerCut(q)
-		n.pass(n.about(n.plan.lease + 2*time.Second))
-		n.back(q)
+		n.backLater(q)
 	case 1:
 		n.hand(answers, late)
 		n.pass(n.about(2 * time.Second))

@@ -316,20 +316,15 @@ func (n *nemesis) fulfil() {
 	switch rest := n.without(l); n.random.IntN(4) {
 	case 0:
 		n.powerCut(l)
-		n.pass(n.about(n.plan.lease + 2*time.Second))
-		n.back(l)
+		n.backLater(l)
 	case 1:
-		n.event("cutoff", l, "cut off from %s", names(rest))
-		undo := n.part([]*slot{l}, rest)
-		n.pass(n.about(2*n.plan.lease + 2*time.Second))
-		undo()
+		n.cutBeyondLease(l, rest)
 	case 2:
 		n.hand(n.databases[0], rest[0])
 	default:
 		n.event("kill", l, "process killed")
 		n.kill(l, false)
-		n.pass(n.about(n.plan.lease + 2*time.Second))
-		n.back(l)
+		n.backLater(l)
 	}
 	n.force(t, willing, false)
 	n.pass(n.about(4 * time.Second))
@@ -344,8 +339,7 @@ func (n *nemesis) tellAndLose(l *slot) {
 	n.acknowledged()
 	n.pass(n.plan.lease / 8)
 	n.powerCut(l)
-	n.pass(n.about(n.plan.lease + 2*time.Second))
-	n.back(l)
+	n.backLater(l)
 	calm()
 	n.pass(n.about(4 * time.Second))
 }

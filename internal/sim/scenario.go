@@ -330,11 +330,21 @@ func (n *nemesis) longLease() {
 		return
 	}
 	n.look(focus{on: true, slot: l})
-	rest := n.without(l)
+	n.cutBeyondLease(l, n.without(l))
+}
+
+// cutBeyondLease cuts a leader off for longer than its lease.
+func (n *nemesis) cutBeyondLease(l *slot, rest []*slot) {
 	n.event("cutoff", l, "cut off from %s", names(rest))
 	undo := n.part([]*slot{l}, rest)
 	n.pass(n.about(2*n.plan.lease + 2*time.Second))
 	undo()
+}
+
+// backLater has a node that has failed come back when another may lead.
+func (n *nemesis) backLater(l *slot) {
+	n.pass(n.about(n.plan.lease + 2*time.Second))
+	n.back(l)
 }
 
 // cutPartly cuts the leader off from one node only, that of the supervisor if

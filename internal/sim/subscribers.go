@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -120,18 +118,12 @@ func (s *subscriber) take(node string, list []changefeed.Envelope) {
 
 // changeOf is an event as the checkers know it.
 func changeOf(e *changefeed.Envelope) (c check.Change, err error) {
-	at, row, _ := strings.Cut(e.ID, "/r")
-	if c.Position, err = base.ParsePosition(at); err != nil {
+	if c.Position, c.Row, err = check.ParseID(e.ID); err != nil {
 		return c, err
-	}
-	if row != "" {
-		if c.Row, err = strconv.ParseInt(row, 10, 64); err != nil {
-			return c, err
-		}
 	}
 	c.Op = e.Op
 	key, value, ok := keyAndValue(e.After)
-	if _, c.Was, c.Had = keyAndValue(e.Before); !ok || c.Had != (e.Before != nil) || e.Source.LSN != at {
+	if _, c.Was, c.Had = keyAndValue(e.Before); !ok || c.Had != (e.Before != nil) || e.Source.LSN != c.Position.String() {
 		return c, fmt.Errorf("it is %+v", *e)
 	}
 	switch e.Source.Table {

@@ -125,11 +125,7 @@ func TestPowerCutAfterAnEarlyCommit(t *testing.T) {
 func showEarly(t *testing.T, vfs *mounts) map[base.NodeID]*crashfs.Disk {
 	c := &cluster{t: t, vfs: vfs.name, disks: make(map[base.NodeID]*crashfs.Disk)}
 	c.start(asyncOfThree())
-	for _, id := range c.record().Replicas {
-		c.disks[id] = crashfs.New()
-		vfs.mount(c.disks)
-		c.open(id)
-	}
+	c.openAll(vfs)
 	defer c.close()
 	c.appoint(1)
 	c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")

@@ -397,7 +397,7 @@ func (f *following) noteProven(flushed base.Seq) error {
 	return f.replica.prove()
 }
 
-// apply brings SQLite up to what is flushed here and safe there. When nobody
+// apply brings SQLite up to what is safe, as far as the log here has it. When nobody
 // reads, entries wait in SQLite's open transaction for others to come.
 func (f *following) apply(ctx context.Context) error {
 	a, err := f.replica.newApplier(ctx)

@@ -63,11 +63,7 @@ func (s *story) restingDisks(t *testing.T, vfs *mounts) (moments []*outage) {
 	record := leader.Assignment{Policy: s.policy, Replicas: []base.NodeID{1, 2, 3}}
 	record.Counting = leadership.Count(record.Replicas, record.Policy)
 	c.start(record)
-	for _, id := range record.Replicas {
-		c.disks[id] = crashfs.New()
-		vfs.mount(c.disks)
-		c.open(id)
-	}
+	c.openAll(vfs)
 	defer c.close()
 	c.appoint(1)
 	g := &stage{vfs: vfs, cluster: c, story: s}

@@ -248,6 +248,15 @@ func (c *cluster) start(record leader.Assignment) {
 	c.mu.record = record
 }
 
+// openAll opens every replica, each on a new disk.
+func (c *cluster) openAll(vfs *mounts) {
+	for _, id := range c.record().Replicas {
+		c.disks[id] = crashfs.New()
+		vfs.mount(c.disks)
+		c.open(id)
+	}
+}
+
 // comeBack opens replicas in a random order until they are enough to be sure of
 // every acknowledged write, and has them elect one.
 func (c *cluster) comeBack(random *rand.Rand) base.NodeID {

@@ -258,10 +258,9 @@ func makeTables(conn *sqlite.Conn) error {
 func (r *Replica) compare(at base.Position) error {
 	if r.committedEarly(at) {
 		r.log.Info("a power cut has taken the log's end, which the database file holds; the log goes on from there", "file", at, "log", r.changes.End())
-		if err := r.changes.Reset(at, r.changes.EpochStarts()); err != nil {
+		if err := r.logFrom(at); err != nil {
 			return err
 		}
-		r.recent.reset(at.Seq)
 	}
 	why := r.contradiction(at)
 	if why == "" {
@@ -371,13 +370,21 @@ func (r *Replica) adopt(ctx context.Context) error {
 	}
 	r.log.Warn("no other replica to copy from: going on with the database file as it is", "position", at, "why", reason)
 	if r.contradiction(at) != "" {
-		if err := r.changes.Reset(at, startsOf(r.changes.EpochStarts(), at)); err != nil {
+		if err := r.logFrom(at); err != nil {
 			return err
 		}
-		r.recent.reset(at.Seq)
 	}
 	r.handle.distrust(false)
 	return r.changeMeta(func(m *meta) { m.Copying, m.Unproven, m.Reason = false, false, "" })
+}
+
+// logFrom begins the log anew after the position of the database file.
+func (r *Replica) logFrom(at base.Position) error {
+	if err := r.changes.Reset(at, startsOf(r.changes.EpochStarts(), at)); err != nil {
+		return err
+	}
+	r.recent.reset(at.Seq)
+	return nil
 }
 
 func positionOf(ctx context.Context, db *sqlite.Database) (base.Position, error) {
