@@ -209,6 +209,9 @@ func note(r httpapi.ReplicaStatus) string {
 	if r.Role == replica.RoleCopying && r.CopyTotalBytes > 0 {
 		notes = append(notes, fmt.Sprintf("copying, %d %%", 100*r.CopiedBytes/r.CopyTotalBytes))
 	}
+	if r.Unproven {
+		notes = append(notes, "copied, and not level since: no say in an election yet")
+	}
 	if r.Orphans > 0 {
 		notes = append(notes, fmt.Sprintf("%d undone writes (skein orphans list)", r.Orphans))
 	}

@@ -127,6 +127,9 @@ type ReplicaStatus struct {
 	CopyTotalBytes int64        `json:"copy_total_bytes"`
 	Orphans        int64        `json:"orphans"`
 	OrphansAcked   int64        `json:"orphans_acknowledged"` // of them
+	// Unproven: it was copied and has not come level since, and so has no say in an
+	// election.
+	Unproven bool `json:"unproven,omitempty"`
 	// Differences counts the entries whose statements did something else here than
 	// on the leader, since the replica was opened; Difference tells of the last.
 	Differences int64            `json:"differences,omitempty"`
@@ -179,7 +182,7 @@ func NewReplicaStatus(node base.NodeID, name string, s replica.Status) ReplicaSt
 		Appended: s.Appended.String(), Applied: s.Applied.String(), AppliedSeq: s.Applied.Seq,
 		Flushed: s.Flushed, Safe: s.Safe, LagSeqs: -1, AgeSeconds: s.Age.Seconds(), Degraded: s.Degraded,
 		LogStart: s.LogStart, LogBytes: s.LogBytes, FileBytes: s.FileBytes,
-		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, OrphansAcked: s.OrphansAcknowledged, Error: s.Error,
+		CopiedBytes: s.Copied, CopyTotalBytes: s.CopyTotal, Orphans: s.Orphans, OrphansAcked: s.OrphansAcknowledged, Unproven: s.Unproven, Error: s.Error,
 		Differences: s.Differences, Difference: s.Difference, Path: s.Path,
 	}
 	if s.Role == replica.RoleLeader {

@@ -201,6 +201,9 @@ type Status struct {
 	Orphans   int64         `json:"orphans"`
 	// OrphansAcknowledged are those of Orphans that a client was told would stand.
 	OrphansAcknowledged int64 `json:"orphans_acknowledged"`
+	// Unproven: it was copied and has not come level since. Until then it is no
+	// evidence of what was acknowledged, and has no say in an election.
+	Unproven bool `json:"unproven,omitempty"`
 	// Differences counts the entries whose statements did something else here than
 	// on the leader, since the replica was opened, and were replaced by the leader's
 	// rows; Difference tells of the last.

@@ -266,6 +266,43 @@ func TestACopiedReplicaIsNoEvidenceBeforeItIsLevel(t *testing.T) {
 	})
 }
 
+// A leader that always has something to ship finds the time to say where its log
+// ended when a follower came: only what has come as far is evidence again.
+func TestACopiedReplicaIsEvidenceAgainWhileClientsWrite(t *testing.T) {
+	run(t, 3, nil, func(t *testing.T, c *cluster) {
+		c.write("CREATE TABLE item(id INTEGER PRIMARY KEY)")
+		for _, id := range []base.NodeID{2, 3} {
+			c.net.SetDelay(1, id, time.Millisecond)
+			c.net.SetDelay(id, 1, time.Millisecond)
+		}
+		written := make(chan int)
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case written <- n:
+					return
+				default:
+				}
+				if _, err := c.try(1, request("INSERT INTO item VALUES (?1)", n)); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		defer func() {
+			if n := <-written; n < 10 {
+				t.Errorf("the leader had nothing to ship: %d writes", n)
+			}
+		}()
+		c.damageLog(3)
+		c.eventually("the copy is in place", func() bool { return c.copied(3) })
+		end := c.replica(1).Status().Appended.Seq
+		c.eventually("it has what there was", func() bool { return c.replica(3).Status().Appended.Seq > end+10 })
+		if c.promiseProbe(3).Fresh || c.replica(3).Status().Unproven {
+			t.Error("it is no evidence")
+		}
+	})
+}
+
 // The tail is told also when the database file can't be used, and is copied.
 func TestATailBesideADamagedFileIsTold(t *testing.T) {
 	run(t, 3, nil, func(t *testing.T, c *cluster) {

@@ -190,6 +190,11 @@ func (s *sender) send(ctx context.Context) error {
 	every := r.options.Lease / 5
 	timer := r.env.Clock.NewTimer(every)
 	defer timer.Stop()
+	// The follower must know where the log ends that it is to come level with, and
+	// batches may follow each other for ever.
+	if err := s.heartbeat(true); err != nil {
+		return err
+	}
 	for {
 		sent, err := s.sendNext()
 		if err != nil {
