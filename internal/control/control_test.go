@@ -305,3 +305,28 @@ func TestIdleNodeSaysSo(t *testing.T) {
 		}
 	})
 }
+
+// slowStore takes its time to write.
+type slowStore struct{ control.Store }
+
+func (s slowStore) Save(b control.Batch) error {
+	time.Sleep(slowSave)
+	return s.Store.Save(b)
+}
+
+const slowSave = 10 * time.Millisecond
+
+// A leader and its followers write an entry at the same time.
+func TestADecisionTakesOneDisksTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.tune = func(o *control.Options) { o.Store = slowStore{o.Store} }
+		c.found(3)
+		began := time.Now()
+		if _, err := c.leader().Propose(t.Context(), catalog.Command{Action: catalog.SetSetting{Setting: "a", Value: "b"}}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took >= 2*slowSave {
+			t.Errorf("it took %v, and one disk takes %v", took, slowSave)
+		}
+	})
+}

@@ -276,10 +276,11 @@ func (l *loop) config() *raft.Config {
 func (l *loop) process() error {
 	for l.group != nil && l.group.HasReady() {
 		ready := l.group.Ready()
+		bound := l.sendUnbound(ready.Messages)
 		if err := l.persist(ready); err != nil {
 			return err
 		}
-		for _, m := range ready.Messages {
+		for _, m := range bound {
 			l.send(m)
 		}
 		if err := l.applyAll(ready); err != nil {
@@ -302,6 +303,23 @@ func (l *loop) process() error {
 	}
 	l.replies = nil
 	return nil
+}
+
+// sendUnbound sends the messages that rest on nothing that is yet to be written,
+// and returns the others. A leader's followers write its entries while it does so
+// itself: Ongaro, "Consensus: Bridging Theory and Practice", section 10.2.1. It
+// counts its own copy only when it is on disk. That it leads in its term rests on
+// a vote for itself, which must be on disk.
+func (l *loop) sendUnbound(messages []*raftpb.Message) (bound []*raftpb.Message) {
+	for _, m := range messages {
+		t := m.GetType()
+		if (t == raftpb.MsgApp || t == raftpb.MsgHeartbeat) && m.GetTerm() == l.hard.GetTerm() {
+			l.send(m)
+		} else {
+			bound = append(bound, m)
+		}
+	}
+	return bound
 }
 
 // replyLater answers a request once its effects are published.
