@@ -165,6 +165,9 @@ func (a *applier) applyRows(e *entry.Entry, body []byte) error {
 
 // applyAll applies the whole log: before this replica leads, all of it counts.
 func (r *Replica) applyAll(ctx context.Context) error {
+	if r.executed.get() >= r.changes.End().Seq {
+		return nil
+	}
 	a, err := r.newApplier(ctx)
 	if err != nil {
 		return err

@@ -40,14 +40,15 @@ func (r *Replica) follow(ctx context.Context, a Assignment) error {
 	if !ok {
 		return r.rest(ctx, a.Epoch)
 	}
-	if err := r.keepVow(); err != nil {
-		return err
-	}
+	kept := r.keepVowMeanwhile()
 	r.setRole(replica.RoleFollower)
 	pause := followRetryMin
 	for {
 		started := r.env.Clock.Now()
-		err := r.followOnce(ctx, a)
+		err := r.followOnce(ctx, a, kept)
+		if err := kept(); err != nil {
+			return err
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -84,8 +85,8 @@ func fromPeer(err error) error { return &peerError{err} }
 var errFlush = errors.New("the log can't be flushed")
 
 // followOnce runs one stream, or does what must come before one: cut a tail or
-// copy a snapshot.
-func (r *Replica) followOnce(whole context.Context, a Assignment) error {
+// copy a snapshot. Until the vow is kept it takes nothing in.
+func (r *Replica) followOnce(whole context.Context, a Assignment, kept func() error) error {
 	ctx, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
 	q := r.followRequest(a)
@@ -99,6 +100,9 @@ func (r *Replica) followOnce(whole context.Context, a Assignment) error {
 	}
 	plan, err := stream.DecodePlan(msg)
 	if err != nil {
+		return err
+	}
+	if err := kept(); err != nil {
 		return err
 	}
 	switch plan.Kind {

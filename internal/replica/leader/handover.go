@@ -86,7 +86,6 @@ func (l *leading) handedOver(final base.Position) error {
 		return base.Errorf(base.KindTimeout, "switchover: the target did not catch up in time; the leader goes on")
 	}
 	l.cancel(errPartOver)
-	<-l.over
 	return nil
 }
 

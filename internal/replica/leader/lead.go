@@ -47,17 +47,17 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 			return err
 		}
 	}
-	err = r.vowToLead(a.Epoch)
-	if err == nil {
-		err = r.prove() // From here on its log is the database's.
-	}
-	if err != nil {
+	w, err := r.vowAndOpen(ctx, a.Epoch)
+	if vow, none := errors.AsType[*noVowError](err); none {
 		// A process that led this epoch before may have lost its unflushed
 		// tail: it waits for the election that gives it, or another, a new one.
-		r.log.Info("not leading", "why", err)
+		r.log.Info("not leading", "why", vow.cause)
 		return r.rest(ctx, a.Epoch)
 	}
-	l, err := r.prepareLead(ctx, a)
+	var l *leading
+	if err == nil {
+		l, err = r.prepareLead(w, a)
+	}
 	if err != nil {
 		return fmt.Errorf("begin epoch %d: %w", a.Epoch, err)
 	}
@@ -75,9 +75,41 @@ func (r *Replica) lead(ctx context.Context, a Assignment) (err error) {
 	return err
 }
 
-// prepareLead brings SQLite to the end of the log, opens the write connection
-// and writes the entry that begins the epoch.
-func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, error) {
+// noVowError says that this replica may not lead an epoch.
+type noVowError struct{ cause error }
+
+func (e *noVowError) Error() string { return e.cause.Error() }
+
+// vowAndOpen vows to lead an epoch, and meanwhile brings SQLite to the end of the
+// log and opens the writer. When it returns without an error the vow is durable,
+// and the log is the database's.
+func (r *Replica) vowAndOpen(ctx context.Context, epoch base.Epoch) (*writer, error) {
+	r.mu.Lock()
+	err := r.mu.follower.Lead(epoch)
+	r.mu.Unlock()
+	if err != nil {
+		return nil, &noVowError{err}
+	}
+	kept := r.keepVowMeanwhile()
+	w, err := r.openLead(ctx, epoch)
+	vow := kept()
+	if vow == nil {
+		vow = r.prove()
+	}
+	if vow == nil {
+		return w, err
+	}
+	if err == nil {
+		err = w.conn.Close() // Which did nothing yet.
+	}
+	if err != nil {
+		r.log.Debug("open a writer that is not used", "err", err)
+	}
+	return nil, &noVowError{vow}
+}
+
+// openLead opens the writer of an epoch on a file that has all of the log.
+func (r *Replica) openLead(ctx context.Context, epoch base.Epoch) (*writer, error) {
 	if planted.Is(planted.LoseTailOnLead) {
 		if err := r.changes.TruncateAfter(r.executed.get()); err != nil {
 			return nil, err
@@ -90,7 +122,15 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	if err != nil {
 		return nil, err
 	}
-	first := r.changes.End().Seq + 1
+	return &writer{
+		replica: r, epoch: epoch, conn: conn, recorder: recorder, format: base.FormatRow,
+		inbox: make(chan job, inboxSize), end: r.changes.End().Seq, images: images{replica: r},
+	}, nil
+}
+
+// prepareLead writes the entry that begins the epoch.
+func (r *Replica) prepareLead(w *writer, a Assignment) (*leading, error) {
+	first := w.end + 1
 	// After a lossy election what was safe may reach behind this log's end: the
 	// numbers from there on are used again, and are not safe.
 	r.safe.cut(min(r.safe.get(), first-1), nil)
@@ -102,34 +142,34 @@ func (r *Replica) prepareLead(ctx context.Context, a Assignment) (*leading, erro
 	book.mu.core = leadership.NewLeader(config, r.now())
 	book.mu.policy = a.Policy.Durability
 	l := &leading{
-		replica: r, epoch: a.Epoch, acks: book, ready: make(chan struct{}), over: make(chan struct{}), ticking: make(chan struct{}, 1),
-		writer: &writer{
-			replica: r, epoch: a.Epoch, conn: conn, recorder: recorder, format: base.FormatRow, acks: book,
-			inbox: make(chan job, inboxSize), end: first - 1, images: images{replica: r},
-		},
+		replica: r, epoch: a.Epoch, writer: w, acks: book, ready: make(chan struct{}), over: make(chan struct{}), ticking: make(chan struct{}, 1),
 	}
-	l.writer.pending.timer = r.env.Clock.NewTimer(pendingTime)
-	l.writer.nonePending()
-	l.writer.pending.refused = true // The first batch says that the replica is open.
+	w.acks = book
+	w.pending.timer = r.env.Clock.NewTimer(pendingTime)
+	w.nonePending()
+	w.pending.refused = true // The first batch says that the replica is open.
 	l.mu.senders = make(map[base.NodeID]*sender)
-	book.safeRose, book.leaseWanted, l.writer.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
-	err = l.writer.beginEpoch(first)
-	if err == nil {
-		err = l.writer.adoptFormat()
-	}
-	if err != nil {
-		return nil, errors.Join(err, l.writer.conn.Close())
-	}
-	if a.Epoch > 1 && !a.Handed {
-		by := int64(skipIDs)
-		if a.Lossy {
-			by = skipIDsLossy
-		}
-		if err := l.writer.skipIDs(by); err != nil {
-			return nil, errors.Join(err, l.writer.conn.Close())
-		}
+	book.safeRose, book.leaseWanted, w.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
+	if err := w.open(a, first); err != nil {
+		return nil, errors.Join(err, w.conn.Close())
 	}
 	return l, nil
+}
+
+// open writes what an epoch begins with.
+func (w *writer) open(a Assignment, first base.Seq) error {
+	err := w.beginEpoch(first)
+	if err == nil {
+		err = w.adoptFormat()
+	}
+	if err != nil || a.Epoch == 1 || a.Handed {
+		return err
+	}
+	by := int64(skipIDs)
+	if a.Lossy {
+		by = skipIDsLossy
+	}
+	return w.skipIDs(by)
 }
 
 // refreshLead takes over what was assigned while this leadership was prepared,

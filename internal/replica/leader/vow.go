@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
@@ -21,14 +22,12 @@ func (r *Replica) keepVow() error {
 	return r.changeMeta(func(m *meta) { m.Promised, m.Led = max(m.Promised, v.Promised), max(m.Led, v.Led) })
 }
 
-func (r *Replica) vowToLead(epoch base.Epoch) error {
-	r.mu.Lock()
-	err := r.mu.follower.Lead(epoch)
-	r.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return r.keepVow()
+// keepVowMeanwhile is keepVow for who has something to do that does not depend on
+// the vow. What it returns waits for the vow, and must be called.
+func (r *Replica) keepVowMeanwhile() (kept func() error) {
+	done := make(chan error, 1)
+	go func() { done <- r.keepVow() }()
+	return sync.OnceValue(func() error { return <-done })
 }
 
 // Promise answers an election: it stops whatever this replica does at lower
