@@ -222,9 +222,13 @@ func (c *cluster) form(ctx context.Context) error {
 	return c.whole(ctx)
 }
 
-// whole waits until the database has a leader and every replica follows it.
+// whole waits until the database has a leader and every replica follows it, and
+// every node votes on the control plane.
 func (c *cluster) whole(ctx context.Context) error {
 	return c.await(ctx, time.Minute, func(s *httpapi.Status) error {
+		if n := len(s.Cluster.Voters); n < len(c.nodes) {
+			return fmt.Errorf("%d of %d nodes vote", n, len(c.nodes))
+		}
 		for _, d := range s.Databases {
 			if d.Name == database {
 				return c.complete(d)

@@ -120,7 +120,7 @@ func (ch *channel) takeCaller(ctx context.Context) (*caller, error) {
 	life, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(ctx, cancel)()
 	desc := &grpc.StreamDesc{StreamName: "Calls", ClientStreams: true, ServerStreams: true}
-	s, err := ch.rpc.NewStream(life, desc, methodCalls)
+	s, err := ch.newStream(life, desc, methodCalls)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -130,7 +130,7 @@ func (ch *channel) takeCaller(ctx context.Context) (*caller, error) {
 
 func (ch *channel) returnCaller(s *caller) {
 	ch.mu.Lock()
-	keep := len(ch.idle) < maxIdleCallers
+	keep := len(ch.idle) < maxIdleCallers && !ch.retired
 	if keep {
 		ch.idle = append(ch.idle, s)
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/skeindb/skein/internal/base"
+	"github.com/skeindb/skein/internal/env"
 	"github.com/skeindb/skein/internal/pki"
 	"github.com/skeindb/skein/internal/transport"
 )
@@ -26,8 +27,50 @@ type channel struct {
 	conn *clientConn
 	gone <-chan struct{}
 
-	mu   sync.Mutex // guards what follows
-	idle []*caller  // call streams that wait for their next call
+	mu      sync.Mutex // guards what follows
+	idle    []*caller  // call streams that wait for their next call
+	running int        // requests, those of idle callers included
+	retired bool       // another has taken its place: closed behind the last request
+
+	checked atomic.Bool // it is being asked for a sign of life
+}
+
+// newStream begins a request.
+func (c *channel) newStream(ctx context.Context, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
+	c.mu.Lock()
+	c.running++
+	c.mu.Unlock()
+	over := sync.OnceFunc(c.requestOver)
+	s, err := c.rpc.NewStream(ctx, desc, method, grpc.OnFinish(func(error) { over() }))
+	if err != nil {
+		over()
+	}
+	return s, err
+}
+
+func (c *channel) requestOver() {
+	c.mu.Lock()
+	c.running--
+	last := c.retired && c.running == 0
+	c.mu.Unlock()
+	if last {
+		c.close()
+	}
+}
+
+// retire closes the connection when what is under way on it has ended.
+func (c *channel) retire() {
+	c.mu.Lock()
+	c.retired = true
+	idle, last := c.idle, c.running == 0
+	c.idle = nil
+	c.mu.Unlock()
+	for _, s := range idle {
+		s.cancel()
+	}
+	if last {
+		c.close()
+	}
 }
 
 func (c *channel) close() {
@@ -51,12 +94,19 @@ type clientConn struct {
 	gone     chan struct{}
 	once     sync.Once
 	failure  atomic.Pointer[error] // the first failure of Read
+	clock    env.Clock
+	mute     atomic.Bool  // it gave no sign of life, until something is received
+	lastRead atomic.Int64 // when something was received last, or the connection was made, in nanoseconds
 }
 
 func (c *clientConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
 		c.failure.CompareAndSwap(nil, &err)
+	}
+	c.lastRead.Store(c.clock.Now().UnixNano())
+	if c.mute.Load() {
+		c.mute.Store(false)
 	}
 	return n, err
 }
@@ -82,7 +132,8 @@ func (t *Transport) connect(ctx context.Context, address string, want base.NodeI
 	if err != nil {
 		return nil, 0, err
 	}
-	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{})}
+	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{}), clock: t.env.Clock}
+	conn.lastRead.Store(t.env.Clock.Now().UnixNano())
 	if id == nil {
 		return conn, 0, nil
 	}

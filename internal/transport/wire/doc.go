@@ -9,7 +9,8 @@
 // session streams. A file is fetched on a connection of its own. So is a direct
 // stream, whose messages go without gRPC: a commit waits for them. One such
 // connection to each peer is kept ready, since writes wait for followers that
-// get a new leader.
+// get a new leader. A connection that a broken network has slowed down is not
+// waited for: another takes its place, and it is closed behind what is under way.
 //
 // Invariants: a connection carries nothing before both sides have said hello
 // and agree on protocol version, cluster and who is who; a connection object

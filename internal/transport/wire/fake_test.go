@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,30 @@ type fakeNet struct {
 	mu        sync.Mutex // guards what follows
 	listeners map[string]*bufconn.Listener
 	newest    net.Conn // that was dialed
+	dialed    []*fakeConn
+	accepted  []*fakeConn
+}
+
+// hold keeps back what is written to connections that there are, in one
+// direction, until the function it returns is called. stalled says that the
+// system of who writes knows.
+func (n *fakeNet) hold(dialed, stalled bool) (release func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	held := slices.Clone(n.accepted)
+	if dialed {
+		held = slices.Clone(n.dialed)
+	}
+	for _, c := range held {
+		c.mu.Lock()
+		c.held, c.stalled = true, stalled
+		c.mu.Unlock()
+	}
+	return func() {
+		for _, c := range held {
+			c.release()
+		}
+	}
 }
 
 // cutNewest breaks the connection that was dialed last.
@@ -63,8 +88,9 @@ func (n *fakeNet) Dial(ctx context.Context, address string) (net.Conn, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.newest = &fakeConn{conn, n}
-	return n.newest, nil
+	c := &fakeConn{Conn: conn, net: n}
+	n.newest, n.dialed = c, append(n.dialed, c)
+	return c, nil
 }
 
 type fakeListener struct {
@@ -78,7 +104,11 @@ func (l *fakeListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fakeConn{conn, l.net}, nil
+	c := &fakeConn{Conn: conn, net: l.net}
+	l.net.mu.Lock()
+	defer l.net.mu.Unlock()
+	l.net.accepted = append(l.net.accepted, c)
+	return c, nil
 }
 
 func (l *fakeListener) Close() error {
@@ -91,13 +121,40 @@ func (l *fakeListener) Close() error {
 type fakeConn struct {
 	net.Conn
 	net *fakeNet
+
+	mu      sync.Mutex // guards what follows
+	held    bool
+	stalled bool
+	back    []byte // what is held back
 }
 
 func (c *fakeConn) Write(b []byte) (int, error) {
 	if c.net.frozen.Load() {
 		return len(b), nil
 	}
+	c.mu.Lock()
+	if c.held {
+		defer c.mu.Unlock()
+		c.back = append(c.back, b...)
+		return len(b), nil
+	}
+	c.mu.Unlock()
 	return c.Conn.Write(b)
+}
+
+func (c *fakeConn) release() {
+	c.mu.Lock()
+	back := c.back
+	c.held, c.stalled, c.back = false, false, nil
+	c.mu.Unlock()
+	_, _ = c.Conn.Write(back) // It may have been closed meanwhile.
+}
+
+// Stalled is what the system says of a connection over TCP.
+func (c *fakeConn) Stalled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stalled
 }
 
 // journal is a log that a test reads.

@@ -28,45 +28,59 @@ type link struct {
 
 // attempt is one dial that everybody who needs the link waits for.
 type attempt struct {
+	beside  bool // of a connection that is stalled
 	done    chan struct{}
 	channel *channel // set before done is closed
 	err     error
 }
 
 // get returns the live connection, and makes one if there is none. When an
-// attempt has failed a moment ago, that failure is returned at once.
+// attempt has failed a moment ago, that failure is returned at once. Beside one
+// that is stalled another is made, for as long as it does not come to life.
 func (l *link) get(ctx context.Context) (*channel, error) {
+	for {
+		ch, a, err := l.look()
+		if ch != nil || err != nil {
+			return ch, err
+		}
+		select {
+		case <-a.done:
+			if a.err == nil || !a.beside {
+				return a.channel, a.err
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// look returns the connection, or the attempt to be waited for.
+func (l *link) look() (*channel, *attempt, error) {
 	l.mu.Lock()
-	if l.channel != nil && !l.channel.isGone() {
-		defer l.mu.Unlock()
-		return l.channel, nil
+	defer l.mu.Unlock()
+	live := l.channel != nil && !l.channel.isGone()
+	switch {
+	case live && !l.channel.conn.stalled():
+		l.check(l.channel)
+		return l.channel, nil, nil
+	case l.attempt != nil:
+		return nil, l.attempt, nil
 	}
-	if l.attempt == nil {
-		if err := l.outage.stands(); err != nil {
-			defer l.mu.Unlock()
-			return nil, err
-		}
-		l.attempt = &attempt{done: make(chan struct{})}
-		if a := l.attempt; !l.begin(a) {
-			l.attempt = nil
-			l.mu.Unlock()
-			return nil, errNotRunning
-		}
+	if err := l.outage.stands(); err != nil && !live {
+		return nil, nil, err
 	}
-	a := l.attempt
-	l.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.channel, a.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	a := &attempt{done: make(chan struct{}), beside: live}
+	if !l.begin(a) {
+		return nil, nil, errNotRunning
 	}
+	l.attempt = a
+	return nil, a, nil
 }
 
 func (l *link) begin(a *attempt) bool {
 	return l.peer.t.spawn(func() {
 		p := l.peer
-		a.channel, a.err = p.t.dial(p.ctx, p.address, p.id, l.class)
+		a.channel, a.err = p.dial(l.class)
 		if a.err != nil {
 			p.failed(a.err)
 		}
@@ -79,10 +93,19 @@ func (l *link) begin(a *attempt) bool {
 }
 
 func (l *link) finish(a *attempt) {
-	l.outage.note(a.err)
+	if a.err == nil || !a.beside { // Such a failure says only that the other one stalls with reason.
+		l.outage.note(a.err)
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.attempt, l.channel = nil, a.channel
+	old := l.channel
+	l.attempt = nil
+	if a.err == nil || !a.beside {
+		l.channel = a.channel
+	}
+	l.mu.Unlock()
+	if a.err == nil && a.beside && old != nil {
+		old.retire()
+	}
 }
 
 // watch frees a connection when it is gone or no longer wanted.
@@ -187,7 +210,7 @@ func (t *Transport) OpenStream(ctx context.Context, to base.NodeID, service stri
 		return nil, err
 	}
 	desc := &grpc.StreamDesc{StreamName: "Stream", ClientStreams: true, ServerStreams: true}
-	s, err := ch.rpc.NewStream(ctx, desc, methodStream)
+	s, err := ch.newStream(ctx, desc, methodStream)
 	if err == nil {
 		err = s.SendMsg(a)
 	}

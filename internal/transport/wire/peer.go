@@ -37,7 +37,8 @@ type peer struct {
 	queue   controlQueue
 	kick    chan struct{} // capacity one: dial now
 	links   map[class]*link
-	direct  atomic.Int32  // streams with a connection of their own
+	direct  atomic.Int32 // streams with a connection of their own
+	dials   patience
 	dialing chan struct{} // holds one for each connection for a stream that is being made
 	spare   chan frames   // given by keepSpare, if there is one at the moment
 }
@@ -76,6 +77,7 @@ func (t *Transport) newPeer(id base.NodeID, address string, after <-chan struct{
 		stopped: make(chan struct{}), kick: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancelCause(t.ctx)
 	p.queue.signal = make(chan struct{}, 1)
+	p.dials.clock = t.env.Clock
 	p.links = make(map[class]*link)
 	for _, c := range []class{classStream, classCall} {
 		p.links[c] = &link{peer: p, class: c, outage: outage{clock: t.env.Clock, pauses: backoff{random: t.env.Rand}}}
@@ -150,7 +152,7 @@ func (p *peer) run() {
 func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted time.Duration) {
 	p.queue.open()
 	defer p.queue.shut()
-	ch, err := p.t.dial(p.ctx, p.address, p.id, classControl)
+	ch, err := p.dial(classControl)
 	if err != nil {
 		p.failed(err)
 		report(reachOf(err))
@@ -168,6 +170,15 @@ func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted
 	ch.close()
 	report(transport.Lost)
 	return true, p.t.env.Clock.Now().Sub(began)
+}
+
+// dial makes a connection of a class.
+func (p *peer) dial(c class) (ch *channel, err error) {
+	err = p.dials.dial(p.ctx, func(ctx context.Context) (err error) {
+		ch, err = p.t.dial(ctx, p.address, p.id, c)
+		return err
+	})
+	return ch, err
 }
 
 func (p *peer) failed(err error) {
@@ -200,7 +211,8 @@ func (t *Transport) reached(id base.NodeID, r transport.Reach) {
 	}
 }
 
-// sendControl sends what is queued until the connection is gone.
+// sendControl sends what is queued until the connection is gone, or stalls: what
+// it holds up is old when it comes, and the group sends it again.
 func (p *peer) sendControl(ch *channel) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
@@ -210,6 +222,9 @@ func (p *peer) sendControl(ch *channel) {
 	for err == nil {
 		var msg []byte
 		if msg = p.queue.next(); msg != nil {
+			if ch.conn.stalled() {
+				return
+			}
 			err = s.SendMsg(msg)
 			continue
 		}

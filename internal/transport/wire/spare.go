@@ -68,7 +68,11 @@ func (p *peer) dialDirect(ctx context.Context) (frames, error) {
 	if err := link.outage.stands(); err != nil {
 		return frames{}, err
 	}
-	f, err := p.t.dialDirect(ctx, p.address, p.id)
+	var f frames
+	err := p.dials.dial(ctx, func(ctx context.Context) (err error) {
+		f, err = p.t.dialDirect(ctx, p.address, p.id)
+		return err
+	})
 	if err == nil || ctx.Err() == nil { // Else the caller has given up, and that says nothing of the peer.
 		link.outage.note(err)
 	}
