@@ -292,13 +292,21 @@ func (c *cluster) kill(id base.NodeID) {
 }
 
 func (c *cluster) member(id base.NodeID) *member {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := c.mu.members[id]
-	if m == nil {
-		c.t.Fatalf("node %d does not run", id)
+	m, err := c.find(id)
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	return m
+}
+
+// find is member for who may come while a node is opened again.
+func (c *cluster) find(id base.NodeID) (*member, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.mu.members[id]; m != nil {
+		return m, nil
+	}
+	return nil, base.Errorf(base.KindUnavailable, "node %d does not run", id)
 }
 
 func (c *cluster) replica(id base.NodeID) *leader.Replica { return c.member(id).replica }
@@ -477,7 +485,11 @@ func request(sql string, args ...any) replica.WriteRequest {
 func (c *cluster) try(id base.NodeID, q replica.WriteRequest) (*replica.WriteResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return c.replica(id).Write(ctx, q)
+	m, err := c.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return m.replica.Write(ctx, q)
 }
 
 // write runs a write that must succeed at the leader.
@@ -494,7 +506,11 @@ func (c *cluster) write(sql string, args ...any) session.Result {
 func (c *cluster) query(id base.NodeID, q replica.ReadRequest, sql string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	tx, err := c.replica(id).BeginRead(ctx, q)
+	m, err := c.find(id)
+	if err != nil {
+		return "", err
+	}
+	tx, err := m.replica.BeginRead(ctx, q)
 	if err != nil {
 		return "", err
 	}
