@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "List, add and remove nodes", "", a.nodeListCommand(), a.nodeJoinCommand(), a.nodeRemoveCommand())
+	return group("node", "List, add and remove nodes", "", a.nodeListCommand(), a.nodeJoinCommand(), a.nodeDeadCommand(), a.nodeRemoveCommand())
 }
 
 func (a *app) nodeListCommand() *cobra.Command {
@@ -143,6 +143,37 @@ func portOf(address string) int {
 	return n
 }
 
+func (a *app) nodeDeadCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dead NODE",
+		Short: "Have others make up for a node that is away",
+		Long: "dead gives a node up that does not answer and may be away for long. Another node votes\n" +
+			"in its place, and a database that lives on fewer nodes than there are gets a replica on\n" +
+			"another; one that lives on every node keeps its replica there. The node keeps its id:\n" +
+			"when it is back and has caught up, it is a member as before.",
+		Example: "  skein node dead n3",
+		Args:    exact("NODE"),
+		RunE: a.asking(func(ctx context.Context, client *adminclient.Client, args []string) error {
+			n, id, err := findNode(ctx, client, args[0])
+			if err == nil {
+				err = client.MarkDead(ctx, id)
+			}
+			if err != nil {
+				return err
+			}
+			return a.done("Node %s (%s) is given up for dead until it is back.", n.Name, n.ID)
+		}),
+	}
+	return a.remote(a.withJSON(c))
+}
+
+func findNode(ctx context.Context, client *adminclient.Client, name string) (n httpapi.NodeStatus, id base.NodeID, err error) {
+	if n, err = client.FindNode(ctx, name); err == nil {
+		id, err = base.ParseNodeID(n.ID)
+	}
+	return n, id, err
+}
+
 func (a *app) nodeRemoveCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
@@ -153,15 +184,11 @@ func (a *app) nodeRemoveCommand() *cobra.Command {
 		Example: "  skein node remove n3",
 		Args:    exact("NODE"),
 		RunE: a.asking(func(ctx context.Context, client *adminclient.Client, args []string) error {
-			n, err := client.FindNode(ctx, args[0])
+			n, id, err := findNode(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
 			if err := a.confirm(yes, fmt.Sprintf("Node %s (%s) leaves the cluster for ever.", n.Name, n.ID), n.Name); err != nil {
-				return err
-			}
-			id, err := base.ParseNodeID(n.ID)
-			if err != nil {
 				return err
 			}
 			if err := client.RemoveNode(ctx, id); err != nil {

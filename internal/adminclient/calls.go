@@ -216,6 +216,11 @@ func (c *Client) ListNodes(ctx context.Context) ([]httpapi.NodeStatus, error) {
 	return list, err
 }
 
+// MarkDead has others make up for a node that does not answer, until it is back.
+func (c *Client) MarkDead(ctx context.Context, id base.NodeID) error {
+	return c.json(ctx, http.MethodPost, "/v1/nodes/"+id.String()+"/dead", nil, nil)
+}
+
 // RemoveNode takes a node out of the cluster for ever.
 func (c *Client) RemoveNode(ctx context.Context, id base.NodeID) error {
 	return c.json(ctx, http.MethodDelete, "/v1/nodes/"+id.String(), nil, nil)

@@ -144,6 +144,10 @@ func TestEveryCall(t *testing.T) {
 	if _, err := c.FindNode(ctx, "n9"); base.KindOf(err) != base.KindNotFound {
 		t.Errorf("unknown node: %v", err)
 	}
+	must(t, c.MarkDead(ctx, httpapitest.N2))
+	if found, err := c.FindNode(ctx, "n2"); err != nil || found.State != httpapi.NodeDead {
+		t.Errorf("marked as dead: %+v, %v", found, err)
+	}
 	must(t, c.RemoveNode(ctx, httpapitest.N2))
 	if nodes, err := c.ListNodes(ctx); err != nil || len(nodes) != 2 {
 		t.Errorf("nodes %+v, %v", nodes, err)

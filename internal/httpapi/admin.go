@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -331,15 +332,18 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nonNil(nodes), err
 }
 
-func (a *API) removeNode(w http.ResponseWriter, r *http.Request) (any, error) {
-	if err := a.need(r.Context(), "*", RightAdmin); err != nil {
-		return nil, err
+// changeNode serves what is done to one node.
+func (a *API) changeNode(change func(context.Context, base.NodeID) error) handle {
+	return func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		if err := a.need(r.Context(), "*", RightAdmin); err != nil {
+			return nil, err
+		}
+		id, err := base.ParseNodeID(r.PathValue("id"))
+		if err != nil {
+			return nil, base.Errorf(base.KindInvalid, "%w", err)
+		}
+		return done, change(r.Context(), id)
 	}
-	id, err := base.ParseNodeID(r.PathValue("id"))
-	if err != nil {
-		return nil, base.Errorf(base.KindInvalid, "%w", err)
-	}
-	return done, a.options.Node.RemoveNode(r.Context(), id)
 }
 
 func nonNil[T any](list []T) []T {

@@ -130,6 +130,8 @@ func TestDatabaseLifeCycle(t *testing.T) {
 	f.want(f.do("POST", "/v1/databases/main/switchover", `{"to":"n3"}`), 400)
 	f.want(f.do("DELETE", "/v1/databases/shop", ""), 200, `{"done":true}`)
 	f.want(f.do("DELETE", "/v1/databases/shop", ""), 404, `"hint":"`)
+	f.want(f.do("POST", "/v1/nodes/b2/dead", ""), 200)
+	f.want(f.do("GET", "/v1/nodes", ""), 200, `"state":"dead"`)
 	f.want(f.do("DELETE", "/v1/nodes/b2", ""), 200)
 	f.want(f.do("DELETE", "/v1/nodes/zz", ""), 400)
 }
@@ -226,7 +228,7 @@ func TestPasswordsAndRights(t *testing.T) {
 		{"GET", "/v1/status", ""}, {"GET", "/v1/status/local", ""}, {"GET", "/metrics", ""}, {"GET", "/v1/nodes", ""},
 		{"GET", "/v1/users", ""}, {"POST", "/v1/users", `{}`}, {"POST", "/v1/databases", `{}`},
 		{"POST", "/v1/databases/x/import", "x"}, {"PATCH", "/v1/databases/main", `{}`}, {"DELETE", "/v1/databases/main", ""},
-		{"POST", "/v1/databases/main/switchover", ""}, {"DELETE", "/v1/nodes/a1", ""}, {"DELETE", "/v1/users/eve", ""},
+		{"POST", "/v1/databases/main/switchover", ""}, {"DELETE", "/v1/nodes/a1", ""}, {"POST", "/v1/nodes/a1/dead", ""}, {"DELETE", "/v1/users/eve", ""},
 		{"PUT", "/v1/users/eve/password", `{}`}, {"PUT", "/v1/users/eve/grants/main", `{}`}, {"DELETE", "/v1/users/eve/grants/main", ""},
 		{"GET", "/v1/databases/other/snapshot", ""}, {"GET", "/v1/databases/other/hash", ""}, {"GET", "/v1/databases/other/orphans", ""},
 	} {

@@ -55,6 +55,10 @@ type Node interface {
 	// ListNodes lists members in the order of their names, from this node's
 	// view of the control plane. Only Status asks the others.
 	ListNodes(ctx context.Context) ([]NodeStatus, error)
+	// MarkDead has other nodes make up for one that does not answer: for its vote,
+	// and for its replicas of databases that are on fewer nodes than there are. It
+	// returns by itself. One that answers is refused.
+	MarkDead(ctx context.Context, id base.NodeID) error
 	// RemoveNode takes a node out of the cluster for ever.
 	RemoveNode(ctx context.Context, id base.NodeID) error
 

@@ -32,6 +32,7 @@ type NodeState string
 const (
 	NodeMember  NodeState = "member"
 	NodeJoining NodeState = "joining"
+	NodeDead    NodeState = "dead" // others make up for it until it is back
 	NodeRemoved NodeState = "removed"
 )
 

@@ -320,6 +320,18 @@ func (n *Node) DropDatabase(ctx context.Context, name string) error {
 	return err
 }
 
+// MarkDead has other nodes make up for one that does not answer. Once it is back
+// and has caught up it counts as before; its replicas were taken away meanwhile
+// where others have taken their place.
+func (n *Node) MarkDead(ctx context.Context, id base.NodeID) error {
+	if id == n.identity.Node || n.Reachable(id) {
+		return base.Errorf(base.KindConflict, "node %s answers, and is not dead", directory{n}.NodeName(id)).
+			WithHint("stop its process first; to take it out of the cluster for ever, remove it")
+	}
+	_, err := n.Propose(ctx, catalog.MarkDead{Node: id})
+	return err
+}
+
 type switchoverRequest struct {
 	Database base.DatabaseID `json:"database"`
 	Target   base.NodeID     `json:"target"`

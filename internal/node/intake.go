@@ -200,8 +200,8 @@ type intakeFinding struct {
 	unsettled string
 }
 
-// askIntake asks all nodes but one at once, and not those that are known to be
-// out of reach.
+// askIntake asks all nodes but one, and those that are given up for dead, at once,
+// and not those that are known to be out of reach.
 func (n *Node) askIntake(ctx context.Context, q intakeRequest, not base.NodeID) []intakeFinding {
 	request, err := json.Marshal(q)
 	if err != nil {
@@ -209,7 +209,7 @@ func (n *Node) askIntake(ctx context.Context, q intakeRequest, not base.NodeID) 
 	}
 	var members []catalog.Node
 	for _, m := range n.control.State().Nodes() {
-		if m.State != catalog.NodeLeft && m.ID != not {
+		if m.State != catalog.NodeLeft && m.State != catalog.NodeDead && m.ID != not {
 			members = append(members, m)
 		}
 	}

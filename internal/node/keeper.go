@@ -321,17 +321,18 @@ func (n *Node) keep(db catalog.Database) {
 }
 
 // spare has a replica taken away, one after the other, where the policy asks for
-// fewer and this node leads. While one is out of reach none is: it might be one
-// of those that are left, and what it lacks would hold up writes.
+// fewer, or another has taken its place, and this node leads. While one of those
+// that are left is out of reach none is: what it lacks would hold up writes.
 func (n *Node) spare(s *catalog.State, db catalog.Database) {
 	k := n.keeperOf(db.ID)
 	now := n.env.Clock.Now()
-	if db.Leader != n.identity.Node || k == nil || now.Sub(k.spared) < proposeWithin || !n.reachesAll(db.Replicas) {
+	if db.Leader != n.identity.Node || k == nil || now.Sub(k.spared) < proposeWithin {
 		return
 	}
-	if gone, found := s.Surplus(db.ID); found {
+	gone, found := s.Surplus(db.ID)
+	left := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool { return id == gone })
+	if found && n.reachesAll(left) {
 		k.spared = now
-		left := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool { return id == gone })
 		n.propose(catalog.SetReplicas{Database: db.ID, Epoch: db.Epoch, Replicas: left})
 	}
 }

@@ -62,6 +62,9 @@ func (s *Server) ListDatabases(context.Context) ([]httpapi.Database, error) {
 	return list, nil
 }
 
+// MarkDead implements httpapi.Node.
+func (s *Server) MarkDead(ctx context.Context, id base.NodeID) error { return s.node.MarkDead(ctx, id) }
+
 // RemoveNode implements httpapi.Node.
 func (s *Server) RemoveNode(ctx context.Context, id base.NodeID) error {
 	_, err := s.node.Propose(ctx, catalog.RemoveNode{Node: id})

@@ -28,6 +28,8 @@ func member(m catalog.Node) httpapi.NodeStatus {
 	switch m.State {
 	case catalog.NodeJoining:
 		state = httpapi.NodeJoining
+	case catalog.NodeDead:
+		state = httpapi.NodeDead
 	case catalog.NodeLeft:
 		state = httpapi.NodeRemoved
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,6 +175,61 @@ func TestNodeJoinsLeavesAndComesBackEmpty(t *testing.T) {
 	w.progress(5)
 	w.verify("main", c.nodes...)
 	c.equal("main", 3)
+}
+
+// Others make up for a node that is given up for dead, so that the next failure
+// stops nothing; when it is back it is a member as before.
+func TestDeadNodeIsMadeUpFor(t *testing.T) {
+	full(t)
+	c := startCluster(t, 4)
+	mustRun(t, c.nodes[0].url(), "db", "create", "small", "--replicas", "3")
+	c.whole("main")
+	exec1(t, c.nodes[0].mustConnect("small"), ledgerTable)
+	var dead *node
+	for _, n := range c.others(c.leader("small")) {
+		if d, err := n.database("small"); err == nil && n != c.leader("main") && slices.ContainsFunc(d.Replicas, func(r httpapi.ReplicaStatus) bool { return r.NodeName == n.name }) {
+			dead = n
+		}
+	}
+	rest := c.others(dead)
+	w := startWriters(t, "small", rest...)
+	w.progress(5)
+	if _, errs, err := run("", rest[0].url(), "node", "dead", dead.name); err == nil || !strings.Contains(errs, "stop its process first") {
+		t.Errorf("a node that answers is dead: %v\n%s", err, errs)
+	}
+	dead.kill()
+	mustRun(t, rest[0].url(), "node", "dead", dead.name)
+	eventually(t, patience, "others have taken its place", func() error {
+		s, err := rest[0].status()
+		if err != nil {
+			return err
+		}
+		d, err := rest[0].database("small")
+		if err != nil {
+			return err
+		}
+		replicas := 0
+		for _, r := range d.Replicas {
+			if r.NodeName != dead.name && r.Known && r.AgeSeconds < 1 {
+				replicas++
+			}
+		}
+		if len(d.Replicas) != 3 || replicas != 3 || len(s.Cluster.Voters) != 3 || slices.Contains(s.Cluster.Voters, nodeID(t, dead.certs)) {
+			return fmt.Errorf("voters %v, replicas %+v", s.Cluster.Voters, d.Replicas)
+		}
+		return nil
+	})
+	second := c.leader("small")
+	second.kill()
+	left := slices.DeleteFunc(slices.Clone(rest), func(n *node) bool { return n == second })
+	w.progress(5, left...)
+	second.start()
+	dead.start()
+	c.whole("main")
+	if told := mustRun(t, rest[0].url(), "node", "list"); strings.Contains(told, "dead") {
+		t.Errorf("the node is back, and listed as\n%s", told)
+	}
+	w.verify("small", rest...)
 }
 
 // A folder that is simply emptied comes back under the same certificate only in

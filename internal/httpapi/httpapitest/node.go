@@ -236,6 +236,18 @@ func (n *Node) RemoveNode(_ context.Context, id base.NodeID) error {
 	return n.call("RemoveNode", id)
 }
 
+// MarkDead implements httpapi.Node.
+func (n *Node) MarkDead(_ context.Context, id base.NodeID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := range n.Members {
+		if n.Members[i].ID == id.String() {
+			n.Members[i].State = httpapi.NodeDead
+		}
+	}
+	return n.call("MarkDead", id)
+}
+
 // CreateUser implements httpapi.Node.
 func (n *Node) CreateUser(_ context.Context, name, password string) error {
 	n.mu.Lock()
