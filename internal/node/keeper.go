@@ -114,6 +114,9 @@ func (k *keeper) runOnce(ctx context.Context) error {
 	k.present(r)
 	err = r.Run(ctx)
 	k.set(nil, err)
+	if err != nil && ctx.Err() != nil { // Else the caller says so.
+		k.node.log.Warn("close a replica; what is missing in its file is in its log", "database", k.name, "err", err)
+	}
 	return err
 }
 

@@ -164,7 +164,7 @@ func TestCopyThatWasEditedIsBroughtIn(t *testing.T) {
 			return err
 		}
 		for _, r := range local.Replicas {
-			if r.AppliedSeq > 0 {
+			if r.Database == "main" && r.AppliedSeq > 0 {
 				return nil
 			}
 		}
