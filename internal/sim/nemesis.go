@@ -57,6 +57,7 @@ type nemesis struct {
 	moved  bool  // a node has been replaced: that uses up what redundancy there is
 	lags   *rand.Rand
 	late   lagging
+	giving *rand.Rand // whether an operator gives up who is away
 }
 
 // undoing is the end of a fault.
@@ -67,7 +68,7 @@ type undoing struct {
 }
 
 func newNemesis(w *world) *nemesis {
-	n := &nemesis{world: w, random: stream(w.options.Seed, "faults"), lags: stream(w.options.Seed, "lag")}
+	n := &nemesis{world: w, random: stream(w.options.Seed, "faults"), lags: stream(w.options.Seed, "lag"), giving: stream(w.options.Seed, "giving up")}
 	n.rotten = w.slots[n.random.IntN(len(w.slots))]
 	return n
 }
@@ -174,6 +175,7 @@ func (n *nemesis) crash() func() {
 	s := n.any()
 	n.event("crash", s, "power lost")
 	n.kill(s, true)
+	n.giveUp(s)
 	return n.again(s)
 }
 
@@ -181,7 +183,25 @@ func (n *nemesis) killOne() func() {
 	s := n.any()
 	n.event("kill", s, "process killed")
 	n.kill(s, false)
+	n.giveUp(s)
 	return n.again(s)
+}
+
+// giveUp has an operator, now and then, give a node up for dead that stays away.
+func (n *nemesis) giveUp(s *slot) {
+	patience := between(n.giving, time.Second, 20*time.Second)
+	if n.giving.IntN(3) > 0 || n.options.Plain || n.plan.scenario != nil || n.plan.nodes < 3 {
+		return
+	}
+	n.tasks.Go(func() {
+		n.instants.sleep(patience)
+		if others := n.others(s); n.running(s) == nil && n.ctx.Err() == nil && len(others) > 0 {
+			ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(10*time.Second))
+			defer cancel()
+			err := others[0].node.MarkDead(ctx, s.id)
+			n.trace.add("give up %s through %s: %v", s.name(), others[0].slot.name(), err)
+		}
+	})
 }
 
 func (n *nemesis) blackout() func() {
