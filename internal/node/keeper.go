@@ -324,18 +324,22 @@ func (n *Node) keep(db catalog.Database) {
 }
 
 // spare has a replica taken away, one after the other, where the policy asks for
-// fewer, or another has taken its place, and this node leads. While one of those
-// that are left is out of reach none is: what it lacks would hold up writes.
+// fewer and this node leads. While one is out of reach, whose node is not given up
+// for dead, none is: it might be one of those that are left, and what it lacks would
+// hold up writes.
 func (n *Node) spare(s *catalog.State, db catalog.Database) {
 	k := n.keeperOf(db.ID)
 	now := n.env.Clock.Now()
 	if db.Leader != n.identity.Node || k == nil || now.Sub(k.spared) < proposeWithin {
 		return
 	}
-	gone, found := s.Surplus(db.ID)
-	left := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool { return id == gone })
-	if found && n.reachesAll(left) {
+	awaited := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool {
+		m, _ := s.Node(id)
+		return m.State == catalog.NodeDead
+	})
+	if gone, found := s.Surplus(db.ID); found && n.reachesAll(awaited) {
 		k.spared = now
+		left := slices.DeleteFunc(slices.Clone(db.Replicas), func(id base.NodeID) bool { return id == gone })
 		n.propose(catalog.SetReplicas{Database: db.ID, Epoch: db.Epoch, Replicas: left})
 	}
 }

@@ -80,7 +80,11 @@ func (l *link) look() (*channel, *attempt, error) {
 func (l *link) begin(a *attempt) bool {
 	return l.peer.t.spawn(func() {
 		p := l.peer
-		a.channel, a.err = p.dial(l.class)
+		if a.beside {
+			a.channel, a.err = p.redial(l.class)
+		} else {
+			a.channel, a.err = p.t.dial(p.ctx, p.address, p.id, l.class)
+		}
 		if a.err != nil {
 			p.failed(a.err)
 		}

@@ -152,7 +152,7 @@ func (p *peer) run() {
 func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted time.Duration) {
 	p.queue.open()
 	defer p.queue.shut()
-	ch, err := p.dial(classControl)
+	ch, err := p.redial(classControl)
 	if err != nil {
 		p.failed(err)
 		report(reachOf(err))
@@ -172,8 +172,8 @@ func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted
 	return true, p.t.env.Clock.Now().Sub(began)
 }
 
-// dial makes a connection of a class.
-func (p *peer) dial(c class) (ch *channel, err error) {
+// redial makes a connection of a class, for who will try it again.
+func (p *peer) redial(c class) (ch *channel, err error) {
 	err = p.dials.dial(p.ctx, func(ctx context.Context) (err error) {
 		ch, err = p.t.dial(ctx, p.address, p.id, c)
 		return err

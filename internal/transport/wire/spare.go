@@ -31,7 +31,11 @@ func (p *peer) takeDirect(ctx context.Context) (frames, error) {
 // not reached by that is not reached by a spare.
 func (p *peer) keepSpare(ctx context.Context) {
 	for len(p.t.direct) > 0 && p.t.env.Clock.Sleep(ctx, sparePause) == nil {
-		f, err := p.dialDirect(ctx)
+		var f frames
+		err := p.dials.dial(ctx, func(ctx context.Context) (err error) {
+			f, err = p.dialDirect(ctx)
+			return err
+		})
 		if err != nil {
 			continue // Who needs a stream is told.
 		}
@@ -68,11 +72,7 @@ func (p *peer) dialDirect(ctx context.Context) (frames, error) {
 	if err := link.outage.stands(); err != nil {
 		return frames{}, err
 	}
-	var f frames
-	err := p.dials.dial(ctx, func(ctx context.Context) (err error) {
-		f, err = p.t.dialDirect(ctx, p.address, p.id)
-		return err
-	})
+	f, err := p.t.dialDirect(ctx, p.address, p.id)
 	if err == nil || ctx.Err() == nil { // Else the caller has given up, and that says nothing of the peer.
 		link.outage.note(err)
 	}

@@ -84,10 +84,10 @@ const shortestDial = 150 * time.Millisecond
 // shortestCheck is the same of a sign of life.
 const shortestCheck = 60 * time.Millisecond
 
-// patience is how long the dials of one peer may take. The first packet of a dial
-// is sent again after a whole second, so when a peer is not reached that was
-// reached before, several short dials find it sooner than one long: every fourth
-// is longer.
+// patience is how long dials of one peer may take that are repeated until one
+// works. The first packet of a dial is sent again after a whole second, so several
+// short ones find a peer that comes back sooner than a long one: every fourth is
+// longer.
 type patience struct {
 	clock env.Clock
 
