@@ -121,11 +121,14 @@ func writeNodes(to io.Writer, nodes []httpapi.NodeStatus) {
 		if !n.Reachable {
 			state, pid, up, version = "unreachable", "?", "?", "?"
 		}
+		if n.State == httpapi.NodeDead {
+			state = string(n.State)
+		}
 		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.ID, state, pid, up, version, n.PGAddress, n.HTTPAddress, n.PeerAddress)
 	}
 	tab.Flush()
 	for _, n := range nodes {
-		if !n.Reachable && n.Error != "" {
+		if !n.Reachable && n.Error != "" && n.State != httpapi.NodeDead {
 			fmt.Fprintf(to, "%s does not answer: %s\n", n.Name, n.Error)
 		}
 	}

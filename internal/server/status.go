@@ -218,7 +218,11 @@ func alerts(s *httpapi.Status, state *catalog.State) []httpapi.Alert {
 		if n.Reachable && n.Error != "" {
 			add(httpapi.Critical, httpapi.AlertNodeFailed, "", n.ID, "node %s can't go on: %s", n.Name, n.Error)
 		}
-		if !n.Reachable {
+		switch {
+		case n.Reachable:
+		case n.State == httpapi.NodeDead:
+			add(httpapi.Warning, httpapi.AlertNodeUnreachable, "", n.ID, "node %s is given up for dead; others make up for it until it is back", n.Name)
+		default:
 			add(httpapi.Critical, httpapi.AlertNodeUnreachable, "", n.ID, "node %s does not answer: %s", n.Name, n.Error)
 		}
 	}

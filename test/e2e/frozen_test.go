@@ -219,6 +219,9 @@ func TestDeadNodeIsMadeUpFor(t *testing.T) {
 		}
 		return nil
 	})
+	if told := mustRun(t, rest[0].url(), "status"); !strings.Contains(told, dead.name+" is given up for dead") {
+		t.Errorf("status does not say who is given up:\n%s", told)
+	}
 	second := c.leader("small")
 	second.kill()
 	left := slices.DeleteFunc(slices.Clone(rest), func(n *node) bool { return n == second })
