@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -95,8 +96,9 @@ type clientConn struct {
 	once     sync.Once
 	failure  atomic.Pointer[error] // the first failure of Read
 	clock    env.Clock
-	mute     atomic.Bool  // it gave no sign of life, until something is received
-	lastRead atomic.Int64 // when something was received last, or the connection was made, in nanoseconds
+	mute     atomic.Bool // it gave no sign of life, until something is received
+	made     time.Time
+	lastRead atomic.Int64 // how long after made something was received last, in nanoseconds
 }
 
 func (c *clientConn) Read(b []byte) (int, error) {
@@ -104,7 +106,7 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	if err != nil {
 		c.failure.CompareAndSwap(nil, &err)
 	}
-	c.lastRead.Store(c.clock.Now().UnixNano())
+	c.lastRead.Store(int64(c.age()))
 	if c.mute.Load() {
 		c.mute.Store(false)
 	}
@@ -132,8 +134,7 @@ func (t *Transport) connect(ctx context.Context, address string, want base.NodeI
 	if err != nil {
 		return nil, 0, err
 	}
-	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{}), clock: t.env.Clock}
-	conn.lastRead.Store(t.env.Clock.Now().UnixNano())
+	conn := &clientConn{Conn: raw, raw: raw, gone: make(chan struct{}), clock: t.env.Clock, made: t.env.Clock.Now()}
 	if id == nil {
 		return conn, 0, nil
 	}

@@ -22,9 +22,12 @@ import (
 // about a connection; it sends nothing again earlier than that.
 const quietTime = 200 * time.Millisecond
 
+// age is how long ago the connection was made.
+func (c *clientConn) age() time.Duration { return c.clock.Now().Sub(c.made) }
+
 // quiet says that nothing was received for a while.
 func (c *clientConn) quiet() bool {
-	return c.clock.Now().UnixNano()-c.lastRead.Load() >= int64(quietTime)
+	return c.age()-time.Duration(c.lastRead.Load()) >= quietTime
 }
 
 // stalled says that the peer's machine has left unanswered what was sent, and
