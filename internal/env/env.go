@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path"
+	"sync"
 	"time"
 )
 
@@ -30,6 +31,24 @@ type Env struct {
 	// Boot names the time since the machine was started: what was written and
 	// not synced under another name may be gone. Empty: it is not known.
 	Boot string
+	// Serial has what could be done at the same time done one after the other, in an
+	// order by chance, so that the same seed makes the same history.
+	Serial bool
+}
+
+// Meanwhile runs f while its caller does something else. What it returns waits for
+// f, and must be called.
+func (e *Env) Meanwhile(f func() error) (wait func() error) {
+	if !e.Serial {
+		done := make(chan error, 1)
+		go func() { done <- f() }()
+		return sync.OnceValue(func() error { return <-done })
+	}
+	once := sync.OnceValue(f)
+	if e.Rand.Uint64()%2 == 0 {
+		_ = once() // Who waits gets its error.
+	}
+	return once
 }
 
 // Clock tells and waits for time. Now carries a monotonic reading; wall time

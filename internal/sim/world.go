@@ -264,7 +264,7 @@ func (w *world) start(s *slot) {
 			defer w.mu.Unlock()
 			return s.skew
 		}},
-		Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, Net: street{w, l}, VFS: engineFiles, Boot: fmt.Sprint(s.name(), " ", s.boots),
+		Serial: true, Rand: &source{r: stream(w.options.Seed, fmt.Sprint("life ", w.lives))}, FS: l.disk, Net: street{w, l}, VFS: engineFiles, Boot: fmt.Sprint(s.name(), " ", s.boots),
 		Log: slog.New(&logs{trace: w.trace, node: fmt.Sprintf("%s.%d", s.name(), l.number), level: slog.LevelInfo, heard: func(r slog.Record) { w.heard(s.name(), r) }, dead: func() bool { return w.isDead(l) }}),
 	}
 	w.tasks.Go(func() { w.run(l, e) })

@@ -40,7 +40,7 @@ func (r *Replica) follow(ctx context.Context, a Assignment) error {
 	if !ok {
 		return r.rest(ctx, a.Epoch)
 	}
-	kept := r.keepVowMeanwhile()
+	kept := r.env.Meanwhile(r.keepVow)
 	r.setRole(replica.RoleFollower)
 	pause := followRetryMin
 	for {

@@ -90,7 +90,7 @@ func (r *Replica) vowAndOpen(ctx context.Context, epoch base.Epoch) (*writer, er
 	if err != nil {
 		return nil, &noVowError{err}
 	}
-	kept := r.keepVowMeanwhile()
+	kept := r.env.Meanwhile(r.keepVow)
 	w, err := r.openLead(ctx, epoch)
 	vow := kept()
 	if vow == nil {

@@ -3,7 +3,6 @@ package leader
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/skeindb/skein/internal/base"
 	"github.com/skeindb/skein/internal/leadership"
@@ -20,14 +19,6 @@ func (r *Replica) vow() leadership.Vow {
 func (r *Replica) keepVow() error {
 	v := r.vow()
 	return r.changeMeta(func(m *meta) { m.Promised, m.Led = max(m.Promised, v.Promised), max(m.Led, v.Led) })
-}
-
-// keepVowMeanwhile is keepVow for who has something to do that does not depend on
-// the vow. What it returns waits for the vow, and must be called.
-func (r *Replica) keepVowMeanwhile() (kept func() error) {
-	done := make(chan error, 1)
-	go func() { done <- r.keepVow() }()
-	return sync.OnceValue(func() error { return <-done })
 }
 
 // Promise answers an election: it stops whatever this replica does at lower
