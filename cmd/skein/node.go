@@ -167,6 +167,7 @@ func (a *app) nodeDeadCommand() *cobra.Command {
 	return a.remote(a.withJSON(c))
 }
 
+// findNode resolves a node's name or id.
 func findNode(ctx context.Context, client *adminclient.Client, name string) (n httpapi.NodeStatus, id base.NodeID, err error) {
 	if n, err = client.FindNode(ctx, name); err == nil {
 		id, err = base.ParseNodeID(n.ID)

@@ -39,11 +39,8 @@ func findTarget(ctx context.Context, client *adminclient.Client, to string) (bas
 	if to == "" {
 		return 0, nil
 	}
-	n, err := client.FindNode(ctx, to)
-	if err != nil {
-		return 0, err
-	}
-	return base.ParseNodeID(n.ID)
+	_, id, err := findNode(ctx, client, to)
+	return id, err
 }
 
 func (a *app) nowLeads(ctx context.Context, client *adminclient.Client, database, leader string) error {

@@ -196,10 +196,7 @@ func (n *nemesis) giveUp(s *slot) {
 	n.tasks.Go(func() {
 		n.instants.sleep(patience)
 		if others := n.others(s); n.running(s) == nil && n.ctx.Err() == nil && len(others) > 0 {
-			ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(10*time.Second))
-			defer cancel()
-			err := others[0].node.MarkDead(ctx, s.id)
-			n.trace.add("give up %s through %s: %v", s.name(), others[0].slot.name(), err)
+			_ = n.through(others[0], "give up "+s.name(), 10*time.Second, func(ctx context.Context, l *life) error { return l.node.MarkDead(ctx, s.id) })
 		}
 	})
 }
@@ -448,12 +445,16 @@ func (n *nemesis) operator(what string, f func(ctx context.Context, l *life) err
 		return
 	}
 	n.event(what, l.slot, "an operator asks")
-	n.tasks.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(30*time.Second))
-		defer cancel()
-		err := f(ctx, l)
-		n.trace.add("%s through %s: %v", what, l.slot.name(), err)
-	})
+	n.tasks.Go(func() { _ = n.through(l, what, 30*time.Second, f) }) // The trace tells its error.
+}
+
+// through makes an operator's call through a node.
+func (n *nemesis) through(l *life, what string, patience time.Duration, f func(ctx context.Context, l *life) error) error {
+	ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(patience))
+	defer cancel()
+	err := f(ctx, l)
+	n.trace.add("%s through %s: %v", what, l.slot.name(), err)
+	return err
 }
 
 func (n *nemesis) switchover() func() {
@@ -575,10 +576,7 @@ func (n *nemesis) spare() bool {
 func (n *nemesis) remove(s *slot) {
 	for n.ctx.Err() == nil {
 		for _, o := range n.others(s) {
-			ctx, cancel := context.WithTimeout(n.ctx, n.instants.wait(10*time.Second))
-			err := o.node.Control().Remove(ctx, s.id, false)
-			cancel()
-			n.trace.add("remove %s through %s: %v", s.name(), o.slot.name(), err)
+			err := n.through(o, "remove "+s.name(), 10*time.Second, func(ctx context.Context, l *life) error { return l.node.Control().Remove(ctx, s.id, false) })
 			if err == nil {
 				return
 			}

@@ -150,15 +150,15 @@ func (r *Replica) prepareLead(w *writer, a Assignment) (*leading, error) {
 	w.pending.refused = true // The first batch says that the replica is open.
 	l.mu.senders = make(map[base.NodeID]*sender)
 	book.safeRose, book.leaseWanted, w.wakeSenders = l.wakeSenders, l.renewLease, l.wakeSenders
-	if err := w.open(a, first); err != nil {
+	if err := w.open(a); err != nil {
 		return nil, errors.Join(err, w.conn.Close())
 	}
 	return l, nil
 }
 
 // open writes what an epoch begins with.
-func (w *writer) open(a Assignment, first base.Seq) error {
-	err := w.beginEpoch(first)
+func (w *writer) open(a Assignment) error {
+	err := w.beginEpoch()
 	if err == nil {
 		err = w.adoptFormat()
 	}
@@ -182,10 +182,11 @@ func (r *Replica) refreshLead(l *leading) {
 
 // beginEpoch writes the epoch's first entry, which has no body: it marks where
 // this history begins, and nothing counts as safe before it does.
-func (w *writer) beginEpoch(first base.Seq) error {
+func (w *writer) beginEpoch() error {
 	if err := w.begin(); err != nil {
 		return err
 	}
+	first := w.end + 1
 	e := entry.Entry{Epoch: w.epoch, First: first, Count: 1, Time: w.replica.env.Clock.Now().UnixNano(), Kind: entry.EpochStart}
 	w.buffer = entry.Append(w.buffer[:0], &e)
 	if err := w.commit(first); err != nil {

@@ -34,6 +34,9 @@ type meta struct {
 	Unproven bool `json:"unproven,omitempty"`
 }
 
+// noEvidence says that the replica has no say in an election.
+func (m *meta) noEvidence() bool { return m.Copying || m.Unproven }
+
 type metaFile struct {
 	Meta json.RawMessage `json:"meta"`
 	CRC  uint32          `json:"crc32c"`

@@ -28,7 +28,7 @@ func (r *Replica) Status() replica.Status {
 	s := replica.Status{
 		Role: r.mu.role, Epoch: a.Epoch, Leader: a.Leader, Copied: r.mu.copied, CopyTotal: r.mu.copyTotal,
 		Path: r.path(), Orphans: r.mu.orphans, OrphansAcknowledged: r.mu.orphansAck,
-		Unproven: r.mu.meta.Copying || r.mu.meta.Unproven, Differences: r.mu.differences, Difference: r.mu.difference.text,
+		Unproven: r.mu.meta.noEvidence(), Differences: r.mu.differences, Difference: r.mu.difference.text,
 	}
 	if r.mu.failure != nil {
 		s.Error = r.mu.failure.Error()

@@ -62,7 +62,7 @@ func (r *Replica) Promise(ctx context.Context, q leadership.PromiseRequest) (lea
 func (r *Replica) unproven() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mu.meta.Copying || r.mu.meta.Unproven
+	return r.mu.meta.noEvidence()
 }
 
 // prove ends that, once the replica has all that its leader's log had when it

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,16 +78,10 @@ func (f *frames) read(limit int) (frameKind, []byte, error) {
 // boundSilence ends a connection whose peer does not answer: what is sent to a
 // machine that is gone would be tried again for a quarter of an hour.
 func boundSilence(raw net.Conn) {
-	c, ok := raw.(syscall.Conn)
-	if !ok {
-		return
-	}
-	if control, err := c.SyscallConn(); err == nil {
-		_ = control.Control(func(fd uintptr) {
-			// Where the system has no such bound, its own, longer one holds.
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silenceLimit/time.Millisecond))
-		})
-	}
+	onSocket(raw, func(fd int) {
+		// Where the system has no such bound, its own, longer one holds.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silenceLimit/time.Millisecond))
+	})
 }
 
 // openedDirect is the end of a direct stream that its opener holds.

@@ -30,7 +30,6 @@ type fakeNet struct {
 
 	mu        sync.Mutex // guards what follows
 	listeners map[string]*bufconn.Listener
-	newest    net.Conn // that was dialed
 	dialed    []*fakeConn
 	accepted  []*fakeConn
 }
@@ -61,7 +60,7 @@ func (n *fakeNet) hold(dialed, stalled bool) (release func()) {
 func (n *fakeNet) cutNewest() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.newest.Close()
+	n.dialed[len(n.dialed)-1].Close()
 }
 
 func (n *fakeNet) Listen(_ context.Context, address string) (net.Listener, error) {
@@ -89,7 +88,7 @@ func (n *fakeNet) Dial(ctx context.Context, address string) (net.Conn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := &fakeConn{Conn: conn, net: n}
-	n.newest, n.dialed = c, append(n.dialed, c)
+	n.dialed = append(n.dialed, c)
 	return c, nil
 }
 

@@ -97,17 +97,18 @@ func (l *link) begin(a *attempt) bool {
 }
 
 func (l *link) finish(a *attempt) {
-	if a.err == nil || !a.beside { // Such a failure says only that the other one stalls with reason.
+	replaces := a.err == nil || !a.beside // Else the other one stalls with reason, and that is all it says.
+	if replaces {
 		l.outage.note(a.err)
 	}
 	l.mu.Lock()
 	old := l.channel
 	l.attempt = nil
-	if a.err == nil || !a.beside {
+	if replaces {
 		l.channel = a.channel
 	}
 	l.mu.Unlock()
-	if a.err == nil && a.beside && old != nil {
+	if replaces && old != nil {
 		old.retire()
 	}
 }

@@ -173,12 +173,10 @@ func (p *peer) connectOnce(report func(transport.Reach)) (connected bool, lasted
 }
 
 // redial makes a connection of a class, for who will try it again.
-func (p *peer) redial(c class) (ch *channel, err error) {
-	err = p.dials.dial(p.ctx, func(ctx context.Context) (err error) {
-		ch, err = p.t.dial(ctx, p.address, p.id, c)
-		return err
+func (p *peer) redial(c class) (*channel, error) {
+	return dialWith(p.ctx, &p.dials, func(ctx context.Context) (*channel, error) {
+		return p.t.dial(ctx, p.address, p.id, c)
 	})
-	return ch, err
 }
 
 func (p *peer) failed(err error) {

@@ -31,11 +31,7 @@ func (p *peer) takeDirect(ctx context.Context) (frames, error) {
 // not reached by that is not reached by a spare.
 func (p *peer) keepSpare(ctx context.Context) {
 	for len(p.t.direct) > 0 && p.t.env.Clock.Sleep(ctx, sparePause) == nil {
-		var f frames
-		err := p.dials.dial(ctx, func(ctx context.Context) (err error) {
-			f, err = p.dialDirect(ctx)
-			return err
-		})
+		f, err := dialWith(ctx, &p.dials, p.dialDirect)
 		if err != nil {
 			continue // Who needs a stream is told.
 		}

@@ -46,17 +46,22 @@ func (c *clientConn) stalled() bool {
 }
 
 func resends(raw net.Conn) (yes bool) {
+	onSocket(raw, func(fd int) {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		yes = err == nil && info.Unacked > 0 && info.Retransmits > 0
+	})
+	return yes
+}
+
+// onSocket calls f with a connection's socket, if it has one.
+func onSocket(raw net.Conn, f func(fd int)) {
 	c, ok := raw.(syscall.Conn)
 	if !ok {
-		return false
+		return
 	}
 	if control, err := c.SyscallConn(); err == nil {
-		_ = control.Control(func(fd uintptr) {
-			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-			yes = err == nil && info.Unacked > 0 && info.Retransmits > 0
-		})
+		_ = control.Control(func(fd uintptr) { f(int(fd)) })
 	}
-	return yes
 }
 
 // check asks the peer for a sign of life on a connection that is quiet, for those
@@ -99,14 +104,14 @@ type patience struct {
 	failed int           // dials since then
 }
 
-// dial runs f, which dials, with the time that it may take.
-func (p *patience) dial(ctx context.Context, f func(context.Context) error) error {
+// dialWith dials with the time that it may take.
+func dialWith[T any](ctx context.Context, p *patience, dial func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := p.clock.WithTimeout(ctx, p.next(), errDialTimeout)
 	defer cancel()
 	began := p.clock.Now()
-	err := f(ctx)
+	made, err := dial(ctx)
 	p.note(p.clock.Now().Sub(began), err)
-	return err
+	return made, err
 }
 
 func (p *patience) next() time.Duration {
